@@ -25,7 +25,7 @@ def require(module: str, *, extra: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
-        return import_module(module)
+        import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
@@ -34,6 +34,7 @@ def require(module: str, *, extra: str) -> ModuleType:
             f'Install it with: pip install "sciffusion[{extra}]"',
             name=package,
         ) from error
+    return import_module(module)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
