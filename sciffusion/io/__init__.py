@@ -1,0 +1,24 @@
+"""Files: written whole or not at all, and fetched with their checksum."""
+
+from sciffusion.io.atomic import atomic_write, sha256
+from sciffusion.io.download import (
+    ChecksumError,
+    DownloadError,
+    byte_progress,
+    cache_dir,
+    fetch,
+    fetch_pypi,
+    verify,
+)
+
+__all__ = [
+    "ChecksumError",
+    "DownloadError",
+    "atomic_write",
+    "byte_progress",
+    "cache_dir",
+    "fetch",
+    "fetch_pypi",
+    "sha256",
+    "verify",
+]
