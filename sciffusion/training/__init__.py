@@ -1,0 +1,28 @@
+"""Training: a small loop over a task, the same on one CPU and on many GPUs.
+
+A domain implements :class:`Task`; :func:`train` does the rest.
+"""
+
+from .checkpoint import Checkpoints
+from .config import AdamW, Muon, TrainConfig
+from .export import export, load_weights
+from .loop import Diverged, train
+from .order import Order, Shuffled
+from .state import TrainState
+from .task import StepLoss, Task
+
+__all__ = [
+    "AdamW",
+    "Checkpoints",
+    "Diverged",
+    "Muon",
+    "Order",
+    "Shuffled",
+    "StepLoss",
+    "Task",
+    "TrainConfig",
+    "TrainState",
+    "export",
+    "load_weights",
+    "train",
+]

@@ -1,0 +1,96 @@
+"""Settings of a training run that know nothing of the domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeVar
+
+from sciffusion.ema import Constant, Power, WarmUp
+
+T = TypeVar("T")
+
+
+def _free(default: T) -> T:
+    """Mark a setting that may change between two parts of one run without harming it."""
+    setting: T = field(default=default, metadata={"may_change": True})
+    return setting
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay, on matrices only.
+
+    (Loshchilov & Hutter 2019, arXiv 1711.05101.)
+    """
+
+    kind: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Orthogonalised momentum for hidden matrices, AdamW for all else (Jordan 2024).
+
+    The update is rescaled to AdamW's root mean square, so one ``lr`` serves both (Liu et al. 2025,
+    arXiv 2502.16982). ``adamw_for`` lists name patterns (``"*.head.weight"``) of matrices that are
+    not hidden: read-in and read-out layers. Embedding tables are left out by themselves.
+    """
+
+    kind: Literal["muon"] = "muon"
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+    adamw_for: tuple[str, ...] = ()
+    adamw: AdamW = AdamW()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train: length, optimizer, precision, processes, records.
+
+    ``batch_size`` and ``seed`` reach the data through :meth:`Task.order`. ``lr`` rises linearly
+    over ``warmup`` steps, then follows ``schedule`` to ``final_lr`` at ``steps``. Each global batch
+    is cut into processes x ``accumulate`` parts; a run depends on that product only, so one process
+    with ``accumulate: 4`` continues a run of four processes. ``checkpoint_every`` counts steps and
+    ``checkpoint_seconds`` seconds (0: off); one is always written at the end.
+    """
+
+    steps: int = _free(100_000)
+    batch_size: int = 64
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    warmup: int = 1_000
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    optimizer: AdamW | Muon = AdamW()
+    grad_clip: float | None = 1.0
+    accumulate: int = _free(1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema: Constant | WarmUp | Power | None = WarmUp()
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = _free("auto")
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = _free("auto")
+    threads: int | None = _free(None)
+    compile: bool = _free(False)
+    log_every: int = _free(100)
+    print_seconds: float = _free(10.0)
+    tensorboard: bool = _free(False)
+    validate_every: int = _free(0)
+    checkpoint_every: int = _free(0)
+    checkpoint_seconds: float = _free(600.0)
+    keep: int = _free(2)
+    max_seconds: float | None = _free(None)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lr <= 0 or not 0 <= self.final_lr <= self.lr:
+            raise ValueError(
+                f"need 0 <= final_lr <= lr and lr > 0, got {self.final_lr} and {self.lr}"
+            )
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"grad_clip must be positive or null, got {self.grad_clip}")
+
+
+MAY_CHANGE = frozenset(f.name for f in fields(TrainConfig) if f.metadata.get("may_change"))

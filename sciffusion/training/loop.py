@@ -1,0 +1,165 @@
+"""The training loop.
+
+The law that it keeps: the weights after k steps are a function of task, settings and k, however
+often the run was interrupted. So data order, noise keys and learning rate are pure functions of the
+step, and everything else is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoint import Checkpoints, settings
+from .config import TrainConfig
+from .distributed import World, session
+from .logs import Log
+from .meter import Meter
+from .optim import learning_rate
+from .order import Order
+from .state import TrainState
+from .stop import Stop
+from .task import Task
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient stopped being finite."""
+
+
+def train(
+    task: Task, config: TrainConfig, directory: str | Path, *, resume: bool = True
+) -> TrainState:
+    """Train ``task`` in ``directory``, continuing the run found there, and return the last state.
+
+    Start it in one process, or in many with ``torchrun``; see :mod:`.distributed`. SIGTERM, SIGINT
+    and ``max_seconds`` end it after the present step with a checkpoint; ``state.stopped`` then says
+    why.
+
+    Raises:
+        ValueError: the directory holds a run with other settings, or any run if not ``resume``.
+        Diverged: the loss became infinite or NaN; the last checkpoint is from before that.
+    """
+    directory = Path(directory)
+    with session(config) as world, Stop(config.max_seconds) as stop:
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoints = Checkpoints(directory / "checkpoints", config.keep)
+        order, described = task.order(config), settings(task, config)
+        state = TrainState.start(task, config, world)
+        found = checkpoints.latest()
+        if found is not None and not resume:
+            raise ValueError(
+                f"{directory} already holds a run: pass resume=True or another directory"
+            )
+        if found is not None:
+            checkpoints.restore(found, state, described)
+        meter = Meter(world, state.logged)
+        log = Log(
+            directory,
+            active=world.rank == 0,
+            step=state.step,
+            steps=config.steps,
+            print_seconds=config.print_seconds,
+            tensorboard=config.tensorboard,
+        )
+        log.say(f"{'continuing' if found else 'starting'} at step {state.step} in {directory}")
+        started = saved = time.monotonic()
+        try:
+            while state.step < config.steps and not state.stopped:
+                samples = advance(task, state, order, config, world, meter)
+                if log.tick(samples):
+                    log.show(state.step, meter.recent_loss())
+                if state.step % config.log_every == 0:
+                    check(meter, directory)
+                    row = {"step": state.step, "epoch": state.step / order.steps_per_epoch}
+                    row |= {"lr": learning_rate(state.step - 1, config)} | meter.means()
+                    log.record(row | {"seconds": round(time.monotonic() - started, 3)})
+                if config.validate_every and state.step % config.validate_every == 0:
+                    log.record({"step": state.step} | validate(task, state, config), "validation")
+                now = time.monotonic()
+                late = 0 < config.checkpoint_seconds <= now - saved and world.rank == 0
+                ending, late = world.any(bool(stop.reason), late)
+                if ending:
+                    state.stopped = stop.reason or "another process was asked to stop"
+                due = config.checkpoint_every and state.step % config.checkpoint_every == 0
+                if due or late or ending or state.step == config.steps:
+                    check(meter, directory)
+                    log.sync()
+                    state.logged = meter.totals()
+                    checkpoints.save(state, described, state.step / order.steps_per_epoch, world)
+                    saved = now
+            end = f"stopped by {state.stopped}" if state.stopped else "finished"
+            log.say(f"{end} at step {state.step} of {config.steps}")
+        finally:
+            log.close()
+    return state
+
+
+def advance(
+    task: Task, state: TrainState, order: Order, config: TrainConfig, world: World, meter: Meter
+) -> int:
+    """Do one optimizer step on one global batch and return the number of its samples.
+
+    Part s of the batch, of S = processes x accumulate, is ``indices[s::S]``; each part's mean loss
+    is weighted by its share of the samples, so the gradient is that of the global mean.
+    """
+    model, device = state.model, world.device
+    indices = order.batch(*divmod(state.step, order.steps_per_epoch))
+    parts = world.size * config.accumulate
+    for p in state.optimizer.parameters:
+        p.grad = None
+    for turn in range(config.accumulate):
+        part = turn * world.size + world.rank
+        mine = indices[part::parts]
+        share = len(mine) / len(indices)
+        if not len(mine):  # join the collective calls with a sample of weight zero
+            mine = indices[:1]
+        key = step_key(config.seed, state.step, part)
+        torch.manual_seed(key)
+        world.sync_in_backward(model, last=turn == config.accumulate - 1)
+        batch = task.batch(mine, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = task.loss(model, batch, key)
+        (loss.mean * (share * world.loss_scale)).backward()
+        meter.add(loss, share)
+    world.sum_gradients(state.optimizer.parameters)
+    limit = math.inf if config.grad_clip is None else config.grad_clip
+    norm = torch.nn.utils.clip_grad_norm_(state.optimizer.parameters, limit)
+    state.optimizer.step(learning_rate(state.step, config))
+    if state.ema is not None:
+        state.ema.update(model)
+    state.step += 1
+    meter.end_step(norm, state.step)
+    return len(indices)
+
+
+def step_key(seed: int, step: int, part: int) -> int:
+    """Return the key of one part of one step: 63 well-mixed bits."""
+    return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def validate(task: Task, state: TrainState, config: TrainConfig) -> dict[str, float]:
+    """Validate the averaged weights, in evaluation mode, always with the same key."""
+    state.model.eval()
+    try:
+        with torch.no_grad():
+            if state.ema is None:
+                return task.validate(state.model, config.seed)
+            with state.ema.swapped(state.model):
+                return task.validate(state.model, config.seed)
+    finally:
+        state.model.train()
+
+
+def check(meter: Meter, directory: Path) -> None:
+    """Raise if a step since the last check was not finite."""
+    step = meter.first_bad_step()
+    if step is not None:
+        raise Diverged(
+            f"the loss or its gradient was not finite at step {step}. The last checkpoint in "
+            f"{directory} is from before it. Lower lr, lengthen warmup, or look for bad samples in "
+            "the batch of that step."
+        )
