@@ -91,6 +91,8 @@ class TrainConfig:
             )
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise ValueError(f"grad_clip must be positive or null, got {self.grad_clip}")
+        if isinstance(self.optimizer, Muon) and self.parallel == "fsdp":
+            raise ValueError("optimizer muon needs whole matrices: use parallel ddp, or adamw")
 
 
 MAY_CHANGE = frozenset(f.name for f in fields(TrainConfig) if f.metadata.get("may_change"))

@@ -67,7 +67,9 @@ class World:
                 if isinstance(module, nn.ModuleList):
                     for block in module:
                         fully_shard(block)
-            fully_shard(model)
+            # Sharded again after each forward pass: else a forward pass without a backward one
+            # (validation) would leave the averaged weights in place for the next step.
+            fully_shard(model, reshard_after_forward=True)
 
     @property
     def loss_scale(self) -> int:

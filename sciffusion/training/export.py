@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sciffusion.io.atomic import atomic_write
 
 _KEY = "sciffusion"
 
@@ -44,10 +45,8 @@ def export(
         text = json.dumps(dict(meta), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"meta must be plain JSON values: {error}") from error
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    save_file(stored, temporary, metadata={_KEY: text})
-    os.replace(temporary, path)
+    with atomic_write(path) as part:
+        save_file(stored, part, metadata={_KEY: text})
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, object]]:

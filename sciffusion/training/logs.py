@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from sciffusion.errors import require
+from sciffusion.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -38,10 +39,8 @@ class Table:
                 rows = list(csv.reader(file))
             kept = rows[:1] + [r for r in rows[1:] if len(r) == len(rows[0]) and int(r[0]) <= step]
             self._columns = kept[0] if len(kept) > 1 else []
-            temporary = path.with_suffix(".partial")
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(kept if self._columns else [])
-            os.replace(temporary, path)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
 

@@ -65,7 +65,11 @@ def train(
             print_seconds=config.print_seconds,
             tensorboard=config.tensorboard,
         )
-        log.say(f"{'continuing' if found else 'starting'} at step {state.step} in {directory}")
+        size = sum(p.numel() for p in state.optimizer.parameters)
+        log.say(
+            f"{'continuing' if found else 'starting'} at step {state.step} in {directory}: "
+            f"{size:,} parameters, {world.size} x {world.device.type}"
+        )
         started = saved = time.monotonic()
         try:
             while state.step < config.steps and not state.stopped:
@@ -120,7 +124,7 @@ def advance(
         key = step_key(config.seed, state.step, part)
         torch.manual_seed(key)
         world.sync_in_backward(model, last=turn == config.accumulate - 1)
-        batch = task.batch(mine, device)
+        batch = task.batch(mine, key, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = task.loss(model, batch, key)
         (loss.mean * (share * world.loss_scale)).backward()

@@ -96,7 +96,12 @@ def _adamw(parameters: list[nn.Parameter], config: AdamW) -> torch.optim.Optimiz
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        betas=config.betas,
+        eps=config.eps,
+        fused=all(p.is_floating_point() for p in parameters),  # a third of the time on a CPU
+    )
 
 
 def _muon(parameters: list[nn.Parameter], config: Muon) -> torch.optim.Optimizer:

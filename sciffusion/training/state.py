@@ -34,7 +34,7 @@ class TrainState:
     def start(cls, task: Task, config: TrainConfig, world: World) -> TrainState:
         """Build the state at step 0, the same on every process."""
         torch.manual_seed(config.seed)
-        model = task.model().to(world.device)
+        model = task.model().to(world.device).train()
         world.prepare(model)
         ema = EMA(model, config.ema) if config.ema is not None else None
         optimizer = Optimizer(model, config.optimizer)

@@ -11,14 +11,15 @@ from types import FrameType
 class Stop:
     """Listens for SIGTERM, SIGINT and the time limit while its block runs.
 
-    The first signal asks the loop to finish its step; the handlers are then as before, so a second
-    one ends the process at once. Outside the main thread only the time limit works.
+    The first signal asks the loop to finish its step. One that comes two seconds later or more acts
+    as if this class were not there, and so ends the process; earlier ones are echoes, which
+    launchers send. Outside the main thread only the time limit works.
     """
 
     def __init__(self, max_seconds: float | None) -> None:
         self._deadline = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
         self._max_seconds = max_seconds
-        self._signal = ""
+        self._signal, self._heard = "", 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
@@ -31,8 +32,12 @@ class Stop:
         self._restore()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number).name
-        self._restore()
+        now = time.monotonic()
+        if not self._signal:
+            self._signal, self._heard = signal.Signals(number).name, now
+        elif now - self._heard >= 2.0:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -46,12 +46,12 @@ class Task(ABC, Generic[Batch]):
         """Return the order of the data, usually ``Shuffled(n, config.batch_size, config.seed)``."""
 
     @abstractmethod
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
-        """Assemble the samples of these indices on a device."""
+    def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
+        """Assemble the samples of these indices on a device; ``key`` serves random crops."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
-        """Return the batch's mean loss, differentiable in the model's parameters."""
+        """Return the mean loss over the batch's samples, differentiable in the parameters."""
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
         """Measure the averaged model on held-out data (every process does, the first records)."""

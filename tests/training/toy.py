@@ -64,7 +64,9 @@ class Toy(Task[tuple[Tensor, Tensor]]):
     def order(self, config: TrainConfig) -> Order:
         return Shuffled(SAMPLES, config.batch_size, config.seed)
 
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], key: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         chosen = torch.from_numpy(indices.copy())
         return self.x[chosen].to(device), self.y[chosen].to(device)
 
