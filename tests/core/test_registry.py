@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package that offers the domains ``polymers`` and, cheekily, ``molecules``."""
+    """An installed package that offers the domains ``polymers`` and ``proteins``."""
     (tmp_path / "plugin_domain.py").write_text("NAME = 'polymers'\n")
     info = tmp_path / "plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        f"[{GROUP}]\npolymers = plugin_domain\nmolecules = plugin_domain\n"
+        f"[{GROUP}]\npolymers = plugin_domain\nproteins = plugin_domain\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "plugin_domain", raising=False)
@@ -52,10 +52,10 @@ def test_another_package_adds_a_domain_by_an_entry_point() -> None:
 def test_another_package_cannot_take_over_a_domain_that_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "folders" / "molecules").mkdir(parents=True)
-    (tmp_path / "folders" / "molecules" / "__init__.py").touch()
+    (tmp_path / "folders" / "proteins").mkdir(parents=True)
+    (tmp_path / "folders" / "proteins" / "__init__.py").touch()
     monkeypatch.setattr(sciffusion.domains, "__path__", [str(tmp_path / "folders")])
-    assert domains()["molecules"].value == f"{GROUP}.molecules"
+    assert domains()["proteins"].value == f"{GROUP}.proteins"
 
 
 @pytest.mark.usefixtures("plugins")
