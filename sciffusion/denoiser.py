@@ -1,0 +1,233 @@
+r"""Denoisers: from a noised value to the expectation of the clean one.
+
+A denoiser estimates :math:`\hat x_0 = E[x_0 \mid x_t]` (for classes: :math:`p(x_0 \mid x_t)`), from which every other
+target follows. Whatever changes a prediction is a denoiser that wraps a denoiser. A condition is bound first, by
+:meth:`Denoiser.given`; samplers then know nothing of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from sciffusion.layout import Layout
+from sciffusion.process import Gaussian, Jump, Process, Target
+from sciffusion.state import Value, layout_of
+
+__all__ = ["Denoiser", "Given", "Prediction", "Preconditioned", "from_flow", "from_score"]
+
+LOG_SNR_RANGE = 20.0
+"""Networks see the log-SNR clamped to plus or minus this."""
+
+Condition = Any
+"""What a network is conditioned on: a tensor (B, ...), a mapping of such tensors, or None."""
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser says about a noised value: ``x0``, like ``x_t`` (class probabilities for a jump field)."""
+
+    x0: Value
+    x_t: Value
+    t: Tensor
+    process: Process
+
+    def to(self, target: Target) -> Value:
+        """The same prediction as x0, eps, v, flow or score; jump fields keep their probabilities."""
+        fields = self.process.fields(self.x_t)
+        out: dict[str | None, Tensor] = {}
+        for name, x0 in self.process.fields(self.x0).items():
+            process = self.process.field(name)
+            if isinstance(process, Gaussian):
+                layout = layout_of(self.x_t, name)
+                x0 = process.convert(x0, fields[name], self.t, layout, src="x0", dst=target)
+            out[name] = x0
+        return self.process.rebuild(self.x0, out)
+
+
+class Denoiser(nn.Module, ABC):
+    """Anything that predicts x0. ``process`` is the forward process that it undoes."""
+
+    process: Process
+
+    @abstractmethod
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        """Predict x0.
+
+        Args:
+            x_t: the noised value, a tensor (B, ...) or a state.
+            t: time, (), (B,) or per element.
+            cond: the condition; None unless the network wants one.
+            previous: the prediction of x0 from the step before, for networks that condition on their own output.
+        """
+
+    def given(self, cond: Condition) -> Denoiser:
+        """This denoiser with its condition bound."""
+        return Given(self, cond)
+
+
+@final
+class Given(Denoiser):
+    """A denoiser with its condition bound. Raises ``ValueError`` if it is given another one."""
+
+    def __init__(self, denoiser: Denoiser, cond: Condition) -> None:
+        super().__init__()
+        self.denoiser, self.cond, self.process = denoiser, cond, denoiser.process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        if cond is not None:
+            raise ValueError(
+                "cond is bound already; call the inner denoiser to use another condition"
+            )
+        return self.denoiser(x_t, t, self.cond, previous)
+
+
+@final
+class Preconditioned(Denoiser):
+    r"""A network made into a denoiser.
+
+    For a Gaussian field the network sees :math:`c_{in} x_t` with
+    :math:`c_{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}` (s = ``sigma_data``), hence unit variance at every time, and its
+    output F is read as ``target``:
+
+    * ``"v"``: :math:`\hat x_0 = c_{skip}x_t + c_{out}F`, :math:`c_{skip} = \alpha s^2 c_{in}^2`,
+      :math:`c_{out} = -\sigma s\,c_{in}`. For s = 1 on a variance preserving schedule F is exactly v; for any schedule F
+      is minus EDM's (Karras et al., 2022, table 1), so its optimal output has unit variance at all times;
+    * ``"x0"``, ``"eps"``, ``"flow"``, ``"score"``: F is that target itself.
+
+    Beside the field the network gets the log-SNR, clamped to +-20, which makes the denoiser's law independent of the
+    schedule: it may be exchanged after training (:meth:`under`). For a jump field the network sees the one-hot
+    classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with tensors; for a
+    state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
+
+    ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; fields
+    that it does not name must be jump fields.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        *,
+        target: Target = "v",
+        sigma_data: float | Tensor | Mapping[str, float | Tensor],
+    ) -> None:
+        super().__init__()
+        self.net, self.process, self.target, self.sigma_data = net, process, target, sigma_data
+
+    def under(self, process: Process) -> Preconditioned:
+        """The same network under another process (another schedule); shares the weights."""
+        return Preconditioned(self.net, process, target=self.target, sigma_data=self.sigma_data)
+
+    def _sigma_data(self, name: str | None, x: Tensor) -> Tensor:
+        s = self.sigma_data
+        if isinstance(s, Mapping):
+            if name is None or name not in s:
+                raise ValueError(
+                    f"sigma_data names no scale for the field {name!r}; measure it on the data"
+                )
+            s = s[name]
+        return torch.as_tensor(s, dtype=torch.float64, device=x.device)
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        self.process.check(x_t)
+        fields = self.process.fields(x_t)
+        inputs: dict[str | None, Tensor] = {}
+        levels: dict[str | None, Tensor] = {}
+        for name, x in fields.items():
+            process, layout = self.process.field(name), layout_of(x_t, name)
+            level = process.clock.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
+            levels[name] = (level.expand(layout.batch) if level.ndim == 0 else level).to(
+                x.device, torch.float32
+            )
+            if isinstance(process, Jump):
+                dtype = torch.get_default_dtype()
+                inputs[name] = layout.clean(process.one_hot(x, dtype))
+            else:
+                c_in = self._scales(name, process.clock, t, x, layout)[0]
+                inputs[name] = x * c_in
+        out = self._call(x_t, inputs, levels, cond, previous)
+        return Prediction(self._read(out, x_t, t), x_t, t, self.process)
+
+    def _scales(
+        self, name: str | None, schedule: Any, t: Tensor, x: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """c_in, c_skip, c_out, broadcastable to the field."""
+        alpha, sigma = (layout.expand(c.to(x.device), x) for c in schedule(t))
+        s = self._sigma_data(name, x)
+        c_in = (alpha**2 * s**2 + sigma**2).rsqrt()
+        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * s * c_in
+        return c_in.to(x.dtype), c_skip.to(x.dtype), c_out.to(x.dtype)
+
+    def _call(
+        self,
+        like: Value,
+        inputs: Mapping[str | None, Tensor],
+        levels: Mapping[str | None, Tensor],
+        cond: Condition,
+        previous: Value | None,
+    ) -> Mapping[str | None, Tensor]:
+        value = self.process.rebuild(like, inputs)
+        if isinstance(value, Tensor):
+            return {None: self.net(value, levels[None], cond, previous)}
+        return dict(self.net(value, levels, cond, previous))
+
+    def _read(self, out: Mapping[str | None, Tensor], x_t: Value, t: Tensor) -> Value:
+        x0: dict[str | None, Tensor] = {}
+        for name, x in self.process.fields(x_t).items():
+            process, layout, raw = self.process.field(name), layout_of(x_t, name), out[name]
+            if isinstance(process, Jump):
+                x0[name] = raw.to(torch.get_default_dtype()).softmax(-1)
+                continue
+            assert isinstance(process, Gaussian)
+            raw = raw.to(x.dtype)
+            if self.target == "v":
+                _, c_skip, c_out = self._scales(name, process.schedule, t, x, layout)
+                x0[name] = process.space.project(c_skip * x + c_out * raw, layout)
+            else:
+                value = process.convert(raw, x, t, layout, src=self.target, dst="x0")
+                x0[name] = process.space.project(value, layout)
+        return self.process.rebuild(x_t, x0)
+
+
+@final
+class _Function(Denoiser):
+    def __init__(
+        self, fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian, src: Target
+    ) -> None:
+        super().__init__()
+        self.fn, self.process, self.src = fn, process, src
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        if cond is not None or not isinstance(x_t, Tensor):
+            raise ValueError("a wrapped function takes one plain tensor and no condition")
+        process, layout = self.process, layout_of(x_t)
+        assert isinstance(process, Gaussian)
+        value = self.fn(x_t, torch.as_tensor(t, device=x_t.device))
+        return Prediction(
+            process.convert(value, x_t, t, layout, src=self.src, dst="x0"), x_t, t, process
+        )
+
+
+def from_score(fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian) -> Denoiser:
+    r"""A denoiser from a score :math:`\nabla\log p_t(x)`, ``fn(x_t, t)``, by Tweedie's formula."""
+    return _Function(fn, process, "score")
+
+
+def from_flow(fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian) -> Denoiser:
+    r"""A denoiser from the velocity :math:`dx_t/dt` of the probability flow, ``fn(x_t, t)``; t = 1 is noise."""
+    return _Function(fn, process, "flow")

@@ -1,0 +1,251 @@
+r"""How one number per sample meets a field.
+
+A batch of fields can be dense (images), padded with a mask (molecules, sequences) or packed end to end with an
+index (graphs). The rest of the library never asks which: it only calls the operations below.
+
+* ``expand``: a number, a number per sample or a number per element becomes broadcastable to the field;
+* ``reduce``: a field becomes one number per sample, over its valid entries;
+* ``count``: how many valid entries each sample has;
+* ``pool`` and ``spread``: sum over the points of a sample, features kept, and its way back (a centre of mass needs
+  both).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Dense", "Layout", "Masked", "Packed"]
+
+
+class Layout(ABC):
+    """Where the samples of a batch lie inside a field."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> int:
+        """Number of samples, B."""
+
+    @abstractmethod
+    def expand(self, c: Tensor, x: Tensor) -> Tensor:
+        """Make ``c``, of shape (), (B,) or one number per element, broadcastable to the field ``x``.
+
+        A per-sample number never broadcasts on the trailing dimension, whatever the shapes.
+        Raises ``ValueError`` if the shape of ``c`` is none of the three.
+        """
+
+    @abstractmethod
+    def pool(self, x: Tensor) -> Tensor:
+        """Sum over the valid points of each sample, features kept: (B, *features)."""
+
+    @abstractmethod
+    def spread(self, pooled: Tensor, x: Tensor) -> Tensor:
+        """Give every point of ``x`` its sample's row of ``pooled`` (B, *features): broadcastable to ``x``."""
+
+    @abstractmethod
+    def points(self, x: Tensor) -> Tensor:
+        """Number of valid points in each sample, (B,), integer."""
+
+    @abstractmethod
+    def clean(self, x: Tensor) -> Tensor:
+        """``x`` with every entry that belongs to no sample set to zero."""
+
+    @abstractmethod
+    def parts(self, x: Tensor) -> list[tuple[int, ...]]:
+        """The shape of each sample's own valid part of ``x``: the same in every layout of the same sample."""
+
+    @abstractmethod
+    def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        """Build a field like ``like`` from the samples' own parts (shapes as ``parts`` says)."""
+
+    def reduce(self, x: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
+        """Sum or mean of each sample's valid entries, (B,)."""
+        total = self.pool(x).flatten(1).sum(1) if x.ndim > 1 else self.pool(x)
+        return total if how == "sum" else total / self.count(x).clamp(min=1).to(total.dtype)
+
+    def count(self, x: Tensor) -> Tensor:
+        """Number of valid entries (points times features) in each sample, (B,), integer."""
+        return self.points(x) * self._features(x)
+
+    @abstractmethod
+    def _features(self, x: Tensor) -> int:
+        """Numbers per point."""
+
+
+def _unsqueeze(c: Tensor, ndim: int) -> Tensor:
+    return c.reshape(c.shape + (1,) * (ndim - c.ndim))
+
+
+def _shape_error(c: Tensor, x: Tensor, batch: int) -> ValueError:
+    return ValueError(
+        f"c has shape {tuple(c.shape)}, which is neither (), nor one number per sample ({batch},), nor one per "
+        f"element of a field of shape {tuple(x.shape)}"
+    )
+
+
+@final
+@dataclass(frozen=True)
+class Dense(Layout):
+    """Every sample is one slice of the leading dimension: (B, ...). The points, where asked for, lie on axis 1."""
+
+    size: int
+
+    @property
+    def batch(self) -> int:
+        return self.size
+
+    def expand(self, c: Tensor, x: Tensor) -> Tensor:
+        if c.ndim == 0:
+            return c
+        if c.shape != x.shape[: c.ndim]:
+            raise _shape_error(c, x, self.size)
+        return _unsqueeze(c, x.ndim)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.sum(1) if x.ndim > 1 else x
+
+    def spread(self, pooled: Tensor, x: Tensor) -> Tensor:
+        return pooled.unsqueeze(1)
+
+    def points(self, x: Tensor) -> Tensor:
+        n = x.shape[1] if x.ndim > 1 else 1
+        return torch.full((self.size,), n, device=x.device)
+
+    def clean(self, x: Tensor) -> Tensor:
+        return x
+
+    def parts(self, x: Tensor) -> list[tuple[int, ...]]:
+        return [tuple(x.shape[1:])] * self.size
+
+    def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        return torch.stack(list(parts)).to(like.device)
+
+    def _features(self, x: Tensor) -> int:
+        return x[0, 0].numel() if x.ndim > 1 and self.size and x.shape[1] else 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Masked(Layout):
+    """Padded fields (B, N, ...) with a boolean mask (B, N): True where a point exists.
+
+    Raises ``ValueError`` if the mask is not boolean and two-dimensional, or a sample has no point.
+    """
+
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool or self.mask.ndim != 2:
+            raise ValueError(
+                f"mask must be boolean of shape (B, N), got {self.mask.dtype} {tuple(self.mask.shape)}"
+            )
+        if not bool(self.mask.any(1).all()):
+            raise ValueError("mask leaves a sample without any point; drop empty samples first")
+
+    @property
+    def batch(self) -> int:
+        return self.mask.shape[0]
+
+    def expand(self, c: Tensor, x: Tensor) -> Tensor:
+        if c.ndim == 0:
+            return c
+        if c.shape != x.shape[: c.ndim]:
+            raise _shape_error(c, x, self.batch)
+        return _unsqueeze(c, x.ndim)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.clean(x).sum(1)
+
+    def spread(self, pooled: Tensor, x: Tensor) -> Tensor:
+        return pooled.unsqueeze(1)
+
+    def points(self, x: Tensor) -> Tensor:
+        return self.mask.sum(1)
+
+    def clean(self, x: Tensor) -> Tensor:
+        # masked_fill rather than a product: 0 * inf and 0 * nan would leak from the padding
+        return x.masked_fill(~_unsqueeze(self.mask, x.ndim), 0)
+
+    def parts(self, x: Tensor) -> list[tuple[int, ...]]:
+        return [(n, *x.shape[2:]) for n in self.mask.sum(1).tolist()]
+
+    def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        packed = torch.cat(list(parts)).to(like.device)
+        out = torch.zeros(like.shape, dtype=packed.dtype, device=like.device)
+        out[self.mask] = packed
+        return out
+
+    def _features(self, x: Tensor) -> int:
+        return x[0, 0].numel()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Packed(Layout):
+    """Fields (A, ...) whose rows belong to the sample that ``index`` (A,) names: PyG's ``batch`` vector.
+
+    ``size`` is the number of samples. Raises ``ValueError`` if the index is not sorted, leaves the range
+    0..size-1, or leaves a sample empty (a per-sample and a per-row number could not be told apart then).
+    """
+
+    index: Tensor
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.index.ndim != 1 or self.index.is_floating_point():
+            raise ValueError(
+                f"index must be a vector of integers, got {self.index.dtype} {tuple(self.index.shape)}"
+            )
+        if self.index.numel() and bool((self.index.diff() < 0).any()):
+            raise ValueError(
+                "index must be sorted: keep the rows of one sample together, samples in order"
+            )
+        counts = self._counts()
+        if counts.numel() != self.size or not bool((counts > 0).all()):
+            raise ValueError(
+                f"index must name every sample from 0 to {self.size - 1} at least once and no other"
+            )
+
+    def _counts(self) -> Tensor:
+        return torch.bincount(self.index, minlength=self.size)
+
+    @property
+    def batch(self) -> int:
+        return self.size
+
+    def expand(self, c: Tensor, x: Tensor) -> Tensor:
+        if c.ndim == 0:
+            return c
+        if c.shape == (self.size,):
+            return _unsqueeze(c[self.index.to(c.device)], x.ndim)
+        if c.shape != x.shape[: c.ndim]:
+            raise _shape_error(c, x, self.size)
+        return _unsqueeze(c, x.ndim)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return torch.zeros((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device).index_add(
+            0, self.index, x
+        )
+
+    def spread(self, pooled: Tensor, x: Tensor) -> Tensor:
+        return pooled[self.index]
+
+    def points(self, x: Tensor) -> Tensor:
+        return self._counts()
+
+    def clean(self, x: Tensor) -> Tensor:
+        return x
+
+    def parts(self, x: Tensor) -> list[tuple[int, ...]]:
+        return [(n, *x.shape[1:]) for n in self._counts().tolist()]
+
+    def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        return torch.cat(list(parts)).to(like.device)
+
+    def _features(self, x: Tensor) -> int:
+        return x[0].numel()

@@ -1,0 +1,166 @@
+"""What every forward process can do.
+
+A *field process* noises one tensor with one layout. :class:`~sciffusion.process.Joint` holds one per field of a state.
+Both are processes: the objective and the sampler speak to either in the same words, with values that are tensors or
+states.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
+
+from sciffusion.layout import Layout
+from sciffusion.noise import Noise
+from sciffusion.schedule import Schedule
+from sciffusion.state import State, Value, batch_of, layout_of
+
+if TYPE_CHECKING:
+    from sciffusion.solver import Solver, Window
+
+__all__ = ["FieldProcess", "Noised", "Process"]
+
+
+@final
+@dataclass(frozen=True)
+class Noised:
+    """A noised value and all that a loss needs to know of it.
+
+    ``x_t`` the noised value, ``x0`` the clean one (projected onto its space), ``eps`` the noise that was added (for a
+    jump field: the draw from its prior), ``t`` the time, () or (B,) or per element.
+    """
+
+    x_t: Value
+    x0: Value
+    eps: Value
+    t: Tensor
+
+
+class Process(ABC):
+    """A forward process over tensors or states."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> Schedule:
+        """The schedule in which grids and time samplers measure time."""
+
+    @abstractmethod
+    def field(self, name: str | None) -> FieldProcess:
+        """The process of one field; ``None`` names the only field of a plain tensor."""
+
+    def fields(self, x: Value) -> Mapping[str | None, Tensor]:
+        """The fields of a value by name: a plain tensor is one field named ``None``."""
+        return {name: x[name] for name in x} if isinstance(x, State) else {None: x}
+
+    def rebuild(self, like: Value, fields: Mapping[str | None, Tensor]) -> Value:
+        """A value like ``like`` from its fields by name."""
+        if isinstance(like, State):
+            return like.replace({str(k): v for k, v in fields.items()})
+        return fields[None]
+
+    def prior(self, like: Value, noise: Noise) -> Value:
+        """Draw a start at t = 1, shaped like ``like``."""
+        return self.rebuild(
+            like,
+            {
+                k: self.field(k).prior_field(x, layout_of(like, k), noise)
+                for k, x in self.fields(like).items()
+            },
+        )
+
+    def perturb(self, x0: Value, t: Tensor, noise: Noise, eps: Value | None = None) -> Noised:
+        """Noise ``x0`` to the time ``t``; with ``eps`` given, that noise is used instead of a fresh draw."""
+        given = self.fields(eps) if eps is not None else {}
+        out = {
+            k: self.field(k).perturb_field(x, t, layout_of(x0, k), noise, given.get(k))
+            for k, x in self.fields(x0).items()
+        }
+        x_t, clean, drawn = ({k: v[i] for k, v in out.items()} for i in range(3))
+        return Noised(self.rebuild(x0, x_t), self.rebuild(x0, clean), self.rebuild(x0, drawn), t)
+
+    def draw(self, x0: Value, noise: Noise) -> Value:
+        """The raw noise that :meth:`perturb` would draw for ``x0``."""
+        return self.rebuild(
+            x0,
+            {
+                k: self.field(k).noise_field(x, layout_of(x0, k), noise)
+                for k, x in self.fields(x0).items()
+            },
+        )
+
+    def combine(self, weights: Sequence[float], x0: Sequence[Value]) -> Value:
+        """An affine combination of predictions of x0: of values, or of log-probabilities for a jump field."""
+        parts = [self.fields(v) for v in x0]
+        return self.rebuild(
+            x0[0],
+            {k: self.field(k).combine_field(weights, [p[k] for p in parts]) for k in parts[0]},
+        )
+
+    def check(self, x: Value) -> None:
+        """Raise ``ValueError`` unless ``x`` is of the kind that this process noises."""
+        if isinstance(x, State):
+            raise ValueError(
+                f"{type(self).__name__} noises a plain tensor; use Joint for a state {x}"
+            )
+        if batch_of(x) == 0:
+            raise ValueError("x holds no sample")
+
+
+class FieldProcess(Process):
+    """A process of one tensor field with one layout."""
+
+    schedule: Schedule
+
+    @property
+    def clock(self) -> Schedule:
+        return self.schedule
+
+    def field(self, name: str | None) -> FieldProcess:
+        return self
+
+    @abstractmethod
+    def noise_field(self, x0: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        """The noise that :meth:`perturb_field` mixes in."""
+
+    @abstractmethod
+    def prior_field(self, like: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        """A draw of the process at t = 1 for data of mean zero."""
+
+    @abstractmethod
+    def perturb_field(
+        self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``(x_t, x0, eps)`` at the time ``t``."""
+
+    @abstractmethod
+    def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:
+        """Affine combination of predictions."""
+
+    @abstractmethod
+    def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:
+        """What each of a solver's steps means for this field, as plain numbers, computed once for a whole run."""
+
+    @abstractmethod
+    def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        """Raise the noise of ``x`` from the start of a step to its first evaluation (churn); often the identity."""
+
+    @abstractmethod
+    def advance(
+        self,
+        move: Any,
+        stage: int,
+        base: Tensor,
+        current: Tensor,
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        """Carry out one stage of a compiled step.
+
+        ``base`` is the value at the step's first evaluation, ``current`` the value after the previous stage, ``x0``
+        the predictions, latest first.
+        """

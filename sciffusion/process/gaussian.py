@@ -1,0 +1,160 @@
+r"""The Gaussian process :math:`x_t = \alpha_t x_0 + \sigma_t e` of one field, and its five targets.
+
+Every target is a linear function of the data and the noise, :math:`y = a x_0 + b e`:
+
+========  =======================  ========================
+target    a                        b
+========  =======================  ========================
+x0        1                        0
+eps       0                        1
+v         :math:`-\sigma`          :math:`\alpha`
+flow      :math:`\dot\alpha`       :math:`\dot\sigma`
+========  =======================  ========================
+
+and the score is :math:`-(LL^T)^{-1} e / \sigma`. With :math:`x_t` at hand, each gives every other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from sciffusion.layout import Layout
+from sciffusion.noise import Noise
+from sciffusion.process.base import FieldProcess
+from sciffusion.schedule import Schedule
+from sciffusion.solver import Level, Rule, Solver, Window
+from sciffusion.space import Euclidean, GaussianSpace
+
+__all__ = ["Gaussian", "Target"]
+
+Target = Literal["x0", "eps", "v", "flow", "score"]
+"""What a network predicts, or a loss compares."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gaussian(FieldProcess):
+    """Gaussian noising of one field by a schedule, in a space."""
+
+    schedule: Schedule
+    space: GaussianSpace = field(default_factory=Euclidean)
+
+    def noise_field(self, x0: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        return self.space.prior(x0, layout, noise)
+
+    def prior_field(self, like: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        return self.space.prior(like, layout, noise) * float(self.schedule.sigma(1.0))
+
+    def perturb_field(
+        self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x0 = self.space.project(x0, layout)
+        eps = self.noise_field(x0, layout, noise) if eps is None else eps
+        alpha, sigma = (layout.expand(c.to(x0), x0) for c in self.schedule(t))
+        return alpha * x0 + sigma * eps, x0, eps
+
+    def convert(
+        self, value: Tensor, x_t: Tensor, t: Tensor, layout: Layout, *, src: Target, dst: Target
+    ) -> Tensor:
+        r"""Turn a prediction of ``src`` at :math:`(x_t, t)` into one of ``dst``.
+
+        Raises ``ValueError`` for an unknown target. Where a conversion divides by zero (x0 from eps at
+        :math:`\alpha = 0`, eps from x0 at :math:`\sigma = 0`) the result is not finite.
+        """
+        if src == dst:
+            return value
+        alpha, sigma = self.schedule(t)
+        if src == "score":
+            # L L^T is applied by undoing its inverse: precision(p) = p * c for the spaces' own operators
+            unit = self.space.precision(torch.ones_like(value), layout)
+            value, src = -layout.expand(sigma.to(value), value) * value / unit, "eps"
+            if dst == "eps":
+                return value
+        a, b = self._coefficients(src, t)
+        det = alpha * b - sigma * a
+        if dst == "score":
+            out_x, out_y = -a / det, alpha / det
+            eps = self._mix(out_x, x_t, out_y, value, layout)
+            return self.space.precision(eps, layout) / layout.expand(-sigma.to(eps), eps)
+        c, d = self._coefficients(dst, t)
+        # x0 = (b x_t - sigma y)/det and e = (alpha y - a x_t)/det, then c x0 + d e
+        return self._mix((c * b - d * a) / det, x_t, (d * alpha - c * sigma) / det, value, layout)
+
+    def _coefficients(self, target: Target, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule(t)
+        zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+        if target == "x0":
+            return one, zero
+        if target == "eps":
+            return zero, one
+        if target == "v":
+            return -sigma, alpha
+        if target == "flow":
+            return self.schedule.rates(t)
+        raise ValueError(f"target must be one of {get_args(Target)}, got {target!r}")
+
+    @staticmethod
+    def _mix(p: Tensor, x: Tensor, q: Tensor, y: Tensor, layout: Layout) -> Tensor:
+        return layout.expand(p.to(x), x) * x + layout.expand(q.to(y), y) * y
+
+    def target_weight(self, target: Target, t: Tensor) -> Tensor:
+        r"""The factor that turns a squared error of x0 into one of ``target`` at the same :math:`x_t`, like ``t``.
+
+        An error d of x0 is an error :math:`(a - b\alpha/\sigma) d` of the target; a score's is taken for unit noise.
+        """
+        alpha, sigma = self.schedule(t)
+        if target == "score":
+            return (alpha / sigma**2) ** 2
+        a, b = self._coefficients(target, t)
+        return (a - b * alpha / sigma) ** 2
+
+    def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:
+        out = x0[0] * weights[0]
+        for w, x in zip(weights[1:], x0[1:], strict=True):
+            out = torch.add(out, x, alpha=w)
+        return out
+
+    def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:
+        times = sorted(
+            {t for w in windows for t in (w.start, *w.nodes, *w.past, w.end) if t is not None}
+        )
+        alpha, sigma = self.schedule(torch.tensor(times, dtype=torch.float64))
+        levels: dict[float | None, Level] = {
+            t: Level(a, s) for t, a, s in zip(times, alpha.tolist(), sigma.tolist(), strict=True)
+        }
+        levels[None] = Level(1.0, 0.0)
+        moves: list[Any] = []
+        for w in windows:
+            nodes = [levels[t] for t in w.nodes]
+            lift = None if w.nodes[0] == w.start else levels[w.start].raised_to(nodes[0])
+            moves.append((lift, solver.rules(nodes, [levels[t] for t in w.past], levels[w.end])))
+        return moves
+
+    def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        rule: Rule | None = move[0]
+        return (
+            x if rule is None else rule.base * x + rule.noise * self.space.prior(x, layout, noise)
+        )
+
+    def advance(
+        self,
+        move: Any,
+        stage: int,
+        base: Tensor,
+        current: Tensor,
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        rule: Rule = move[1][stage]
+        out = base * rule.base
+        for b, x in zip(rule.x0, x0, strict=False):
+            out = out.add_(x, alpha=b)
+        if rule.noise:
+            out = out.add_(self.space.prior(out, layout, noise), alpha=rule.noise)
+        return out

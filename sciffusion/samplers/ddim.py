@@ -1,0 +1,70 @@
+r"""First-order steps: DDIM with any amount of noise, and DDPM's ancestral step.
+
+.. math:: x_s = \alpha_s\hat x_0 + \sqrt{\sigma_s^2 - c^2}\;\hat e + c\,\xi,\qquad
+          c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\sigma_t^2 - (\alpha_t/\alpha_s)^2\sigma_s^2}.
+
+:math:`\eta = 0` is the probability flow (Song et al., DDIM, 2021): exact where :math:`\hat x_0` is constant, and equal to
+Euler's method in rectified-flow time and in EDM's sigma. :math:`\eta = 1` is ancestral sampling (Ho et al., DDPM, 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from sciffusion.solver import Level, Rule, Solver
+
+__all__ = ["DDIM", "Ancestral", "ddim_rule"]
+
+
+def ddim_rule(t: Level, s: Level, eta: float = 0.0) -> Rule:
+    """The affine rule of a first-order step from level ``t`` to level ``s``."""
+    if s.sigma == 0:
+        return Rule(0.0, (s.alpha,))
+    # the variance that the forward process adds between s and t, as seen from s
+    added = max(t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2, 0.0) if s.alpha > 0 else 0.0
+    c = eta * s.sigma / t.sigma * math.sqrt(added)
+    kept = math.sqrt(max(s.sigma**2 - c**2, 0.0)) / t.sigma
+    return Rule(kept, (s.alpha - kept * t.alpha,), c)
+
+
+@final
+@dataclass(frozen=True)
+class DDIM(Solver):
+    """DDIM: first order, one evaluation a step, deterministic at ``eta=0``. Use it as the plain reference.
+
+    Raises ``ValueError`` unless 0 <= eta <= 1.
+    """
+
+    eta: float = 0.0
+    order = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(
+                f"eta must lie between 0 (deterministic) and 1 (ancestral), got {self.eta}"
+            )
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
+        return (ddim_rule(nodes[0], end, self.eta),)
+
+
+@final
+@dataclass(frozen=True)
+class Ancestral(Solver):
+    """DDPM's ancestral step with the posterior's variance: first (weak) order; forgives an imperfect denoiser."""
+
+    order = 1
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
+        return (ddim_rule(nodes[0], end, 1.0),)

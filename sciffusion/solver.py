@@ -1,0 +1,95 @@
+r"""What a solver is: a rule that turns noise levels into numbers.
+
+A step of every solver for Gaussian processes is an affine rule
+
+.. math:: x_s = A\,x + \sum_j B_j\,\hat x_0^{(j)} + C\,\xi
+
+in the current value, the predictions of the data (latest first) and fresh noise. The coefficients depend on a few pairs
+:math:`(\alpha,\sigma)` and on nothing else: a solver never sees data, so it cannot tell a molecule from an image. They are
+computed once for a whole run, in float64, as Python floats.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from sciffusion.schedule import Schedule
+
+__all__ = ["Level", "Rule", "Solver", "Window"]
+
+
+@final
+@dataclass(frozen=True)
+class Rule:
+    """The coefficients of one affine update: of the base value, of the predictions (latest first), of noise."""
+
+    base: float
+    x0: tuple[float, ...]
+    noise: float = 0.0
+
+
+@final
+@dataclass(frozen=True)
+class Level:
+    """One noise level."""
+
+    alpha: float
+    sigma: float
+
+    @property
+    def half_log_snr(self) -> float:
+        r""":math:`\log(\alpha/\sigma)`, infinite at clean data and at pure noise."""
+        if self.sigma == 0:
+            return math.inf
+        return math.log(self.alpha / self.sigma) if self.alpha > 0 else -math.inf
+
+    def raised_to(self, other: Level) -> Rule:
+        """The forward step from this level to a noisier one."""
+        a = other.alpha / self.alpha if self.alpha > 0 else 0.0
+        return Rule(a, (), math.sqrt(max(other.sigma**2 - (a * self.sigma) ** 2, 0.0)))
+
+
+@final
+@dataclass(frozen=True)
+class Window:
+    """The times of one step.
+
+    ``start`` where it begins, ``nodes`` where the denoiser is evaluated (the first may lie above ``start``: churn),
+    ``past`` where earlier steps evaluated it (latest first), ``end`` where it leads; None is the clean data themselves.
+    """
+
+    start: float
+    nodes: tuple[float, ...]
+    past: tuple[float, ...]
+    end: float | None
+
+
+class Solver(ABC):
+    """A rule for one step. Stateless; the sampler carries the history.
+
+    ``order``: of global convergence (ODE order, or weak order when ``stochastic``). ``history``: how many earlier
+    predictions it uses. ``evaluations``: denoiser calls per step.
+    """
+
+    order: int
+    history: int = 0
+    evaluations: int = 1
+
+    @property
+    @abstractmethod
+    def stochastic(self) -> bool:
+        """Whether it draws noise on the way."""
+
+    def nodes(
+        self, clock: Schedule, t: float, s: float | None, steps: int, past: Sequence[float]
+    ) -> tuple[float, ...]:
+        """The times at which a step from ``t`` to ``s`` (None: to clean data) evaluates the denoiser."""
+        return (t,)
+
+    @abstractmethod
+    def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
+        """One rule per evaluation; all act on the value at the first evaluation."""

@@ -1,0 +1,128 @@
+"""Several named fields that are noised and denoised together.
+
+A :class:`State` is an immutable mapping from field names to tensors. Each field knows its layout; ``context`` carries
+what is never noised (a cell, edges, statics). A single tensor needs no state: wherever a state may go, a plain tensor
+may go too, and comes back as a plain tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, final
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sciffusion.layout import Dense, Layout
+
+__all__ = ["State", "Value", "batch_of", "map_value"]
+
+
+@final
+class State(Mapping[str, Tensor]):
+    """An immutable mapping of named fields with their layouts.
+
+    ``layout`` is one layout for every field, or a mapping with one per field. ``context`` is carried along untouched.
+    Raises ``ValueError`` when there is no field, a field has no layout, or the layouts disagree about the batch.
+    """
+
+    __slots__ = ("_context", "_fields", "_layouts")
+
+    def __init__(
+        self,
+        fields: Mapping[str, Tensor],
+        layout: Layout | Mapping[str, Layout],
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._fields = dict(fields)
+        self._layouts = (
+            dict.fromkeys(self._fields, layout) if isinstance(layout, Layout) else dict(layout)
+        )
+        self._context = dict(context or {})
+        if not self._fields:
+            raise ValueError("fields is empty; a state holds at least one field")
+        missing = [name for name in self._fields if name not in self._layouts]
+        if missing:
+            raise ValueError(f"layout names no layout for the fields {missing}")
+        batches = {name: self._layouts[name].batch for name in self._fields}
+        if len(set(batches.values())) != 1:
+            raise ValueError(f"layout disagrees about the number of samples: {batches}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @property
+    def batch(self) -> int:
+        """Number of samples, B."""
+        return next(iter(self._layouts.values())).batch
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """What travels with the fields and is never noised."""
+        return self._context
+
+    def layout(self, name: str) -> Layout:
+        """The layout of one field."""
+        return self._layouts[name]
+
+    def replace(self, fields: Mapping[str, Tensor]) -> State:
+        """The same state with the named fields exchanged. Raises ``KeyError`` for a field that it does not have."""
+        unknown = [name for name in fields if name not in self._fields]
+        if unknown:
+            raise KeyError(f"no field {unknown} in this state; it has {list(self._fields)}")
+        return State({**self._fields, **fields}, self._layouts, self._context)
+
+    def map(self, fn: Callable[..., Tensor], *others: Mapping[str, Tensor]) -> State:
+        """Apply ``fn(field, *fields of the others with the same name)`` to every field."""
+        return self.replace({k: fn(x, *(o[k] for o in others)) for k, x in self._fields.items()})
+
+    def __repr__(self) -> str:
+        fields = ", ".join(
+            f"{k}: {str(x.dtype)[6:]}{list(x.shape)}" for k, x in self._fields.items()
+        )
+        return f"State(batch={self.batch}, {fields})"
+
+
+Value = Tensor | State
+"""What is noised: a plain tensor (one dense field) or a state."""
+
+
+def batch_of(x: Value) -> int:
+    """Number of samples in a tensor (its leading dimension) or a state."""
+    return x.batch if isinstance(x, State) else x.shape[0]
+
+
+def map_value(fn: Callable[..., Tensor], x: Value, *others: Value) -> Value:
+    """Apply ``fn`` to a tensor, or to every field of a state; the others must be of the same kind."""
+    if isinstance(x, State):
+        return x.map(fn, *(o for o in others if isinstance(o, State)))
+    return fn(x, *others)
+
+
+def layout_of(x: Value, name: str | None = None) -> Layout:
+    """The layout of a tensor (dense), or of a state's named field."""
+    return x.layout(name) if isinstance(x, State) and name is not None else Dense(batch_of(x))
+
+
+def _flatten(state: State) -> tuple[list[Any], Any]:
+    return list(state.values()), (list(state), dict(state._layouts), dict(state.context))
+
+
+def _unflatten(values: Any, aux: Any) -> State:
+    names, layouts, context = aux
+    state = object.__new__(State)  # transforms pass placeholders through: no checks here
+    state._fields, state._layouts, state._context = (
+        dict(zip(names, values, strict=True)),
+        layouts,
+        context,
+    )
+    return state
+
+
+pytree.register_pytree_node(State, _flatten, _unflatten)
