@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_PROGRESS_BAR := off
-INSTALL := $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
+INSTALL := $(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint env clean
@@ -51,17 +51,14 @@ $(VENV)/.torch: $(CONSTRAINTS)
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' || { \
 		echo "sciffusion needs Python 3.11 or newer; not so: $(or $(PYTHON),$(PYTHONS))." >&2; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.11 demo" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing $(TORCH) into $(VENV)"
 	@$(INSTALL) $(TORCH) $(SETUPTOOLS)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	@echo "installing sciffusion[molecules] into $(VENV)"
-	@$(INSTALL) --no-build-isolation --editable '.[molecules]'
-	@touch $@
-
-$(VENV)/.dev: $(VENV)/.demo
-	@echo "installing the tools of the tests into $(VENV)"
-	@$(INSTALL) --no-build-isolation --editable '.[molecules,dev]'
+$(VENV)/.demo: EXTRAS := molecules
+$(VENV)/.dev: EXTRAS := molecules,dev
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@echo "installing sciffusion[$(EXTRAS)] into $(VENV)"
+	@$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
