@@ -13,9 +13,9 @@ on CPUs, nccl on GPUs. Two ways to share the work:
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,9 +108,11 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-@contextmanager
-def session(config: TrainConfig) -> Iterator[World]:
-    """Join the processes that torchrun started (or stay alone) and leave them at the end."""
+def join(config: TrainConfig) -> World:
+    """Join the processes that torchrun started, or stay alone.
+
+    They stay joined until the program ends, so that it may train more than once.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     started = dist.is_available() and dist.is_initialized()
@@ -130,12 +132,9 @@ def session(config: TrainConfig) -> Iterator[World]:
         torch.cuda.set_device(device)
     if size > 1 and not started:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
     shared: Literal["ddp", "fsdp"] = "fsdp" if config.parallel == "fsdp" else "ddp"
-    try:
-        yield World(rank, size, device, shared if size > 1 else "none")
-    finally:
-        if size > 1 and not started:
-            dist.destroy_process_group()
+    return World(rank, size, device, shared if size > 1 else "none")
 
 
 def whole(tensor: Tensor) -> Tensor:

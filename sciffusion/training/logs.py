@@ -92,7 +92,7 @@ class Log:
         self._steps, self._print_seconds = steps, print_seconds
         self._fresh_steps, self._fresh_samples, self._shown = 0, 0, time.monotonic()
         self._console = Console(file=sys.stderr)
-        self._bar = _bar(self._console) if self._console.is_terminal else None
+        self._bar = _bar(self._console) if sys.stderr.isatty() else None
         self._writer: SummaryWriter | None = None
         if tensorboard:
             require("tensorboard", extra="dev")

@@ -16,7 +16,7 @@ import torch
 
 from .checkpoint import Checkpoints, settings
 from .config import TrainConfig
-from .distributed import World, session
+from .distributed import World, join
 from .logs import Log
 from .meter import Meter
 from .optim import learning_rate
@@ -44,7 +44,8 @@ def train(
         Diverged: the loss became infinite or NaN; the last checkpoint is from before that.
     """
     directory = Path(directory)
-    with session(config) as world, Stop(config.max_seconds) as stop:
+    with Stop(config.max_seconds) as stop:
+        world = join(config)
         directory.mkdir(parents=True, exist_ok=True)
         checkpoints = Checkpoints(directory / "checkpoints", config.keep)
         order, described = task.order(config), settings(task, config)
