@@ -170,8 +170,8 @@ def test_a_restored_average_continues_exactly() -> None:
         fill(model, value)
         first.update(model)
         second.update(model)
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name])
+    for name, average in first.state_dict().items():
+        assert torch.equal(average, second.state_dict()[name])
 
 
 def test_a_state_of_other_shapes_is_refused_by_name() -> None:
@@ -189,8 +189,8 @@ def test_tied_parameters_survive_swapping() -> None:
     fill(other, 3.0)
     ema.update(other)
     with ema.swapped(other):
-        assert other[2].weight[0, 0].item() == 2.0
-    assert other[0].weight[0, 0].item() == 3.0
+        assert model.first.weight[0, 0].item() == 2.0
+    assert model.first.weight[0, 0].item() == 3.0
 
 
 def test_averages_of_half_precision_weights_are_kept_in_float32() -> None:
