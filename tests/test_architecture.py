@@ -30,6 +30,7 @@ ROOMS = {
     "cli": {"yaml", "safetensors", "rich", "pydantic", "cyclopts"},
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOMAINS = sorted(ROOT.glob("domains/*/__init__.py"))
 OWNERS = packages_distributions()  # module -> the installed distributions that bring it
 
 
@@ -81,6 +82,17 @@ def imported(path: Path, *, at_import: bool) -> set[str]:
             origin = resolve_name("." * node.level + (node.module or ""), package)
             names |= {f"{origin}.{alias.name}" for alias in node.names}
     return names
+
+
+def required(path: Path) -> set[tuple[str, str]]:
+    """The calls ``require(module, extra=extra)`` in a file, as pairs of module and extra."""
+    pairs = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require"):
+            module, extra = [*node.args, *(keyword.value for keyword in node.keywords)][:2]
+            if isinstance(module, ast.Constant) and isinstance(extra, ast.Constant):
+                pairs.add((str(module.value), str(extra.value)))
+    return pairs
 
 
 def distributions(lines: Iterable[str]) -> set[str]:
@@ -218,17 +230,29 @@ def test_every_required_package_is_brought_by_the_extra_that_is_named() -> None:
         extra: modules_of(distributions(lines))
         for extra, lines in PROJECT["optional-dependencies"].items()
     }
-    guilty = set()
-    for path in (*core_files(), *(ROOT / "domains").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require")):
-                continue
-            module, extra = [*node.args, *(keyword.value for keyword in node.keywords)][:2]
-            if isinstance(module, ast.Constant) and isinstance(extra, ast.Constant):
-                top = str(module.value).partition(".")[0]
-                if top not in brought.get(str(extra.value), set()):
-                    guilty.add((str(path.relative_to(ROOT)), module.value, extra.value))
+    guilty = {
+        (str(path.relative_to(ROOT)), module, extra)
+        for path in (*core_files(), *(ROOT / "domains").rglob("*.py"))
+        for module, extra in required(path)
+        if module.partition(".")[0] not in brought.get(extra, set())
+    }
     assert guilty == set()
+
+
+@pytest.mark.parametrize("part", ["core", *(path.parent.name for path in DOMAINS)])
+def test_every_dependency_is_used(part: str) -> None:
+    if part == "core":
+        declared, paths = PROJECT["dependencies"], core_files()
+    else:
+        declared = PROJECT["optional-dependencies"][part]
+        paths = list((ROOT / "domains" / part).rglob("*.py"))
+    used = {
+        name.partition(".")[0]
+        for path in paths
+        for name in (*imported(path, at_import=False), *(module for module, _ in required(path)))
+    }
+    unused = {name for name in distributions(declared) if not modules_of({name}) & used}
+    assert unused == set()
 
 
 def test_the_product_names_no_path_of_the_place_where_it_was_written() -> None:
