@@ -65,7 +65,8 @@ class Layout(ABC):
 
     def reduce(self, x: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
         """Sum or mean of each sample's valid entries, (B,)."""
-        total = self.pool(x).flatten(1).sum(1) if x.ndim > 1 else self.pool(x)
+        total = self.pool(x)
+        total = total.flatten(1).sum(1) if total.ndim > 1 else total
         return total if how == "sum" else total / self.count(x).clamp(min=1).to(total.dtype)
 
     def count(self, x: Tensor) -> Tensor:

@@ -198,6 +198,7 @@ class Objective:
         if self.self_condition and float(noise.scalars(batch)[0]) < self.self_condition:
             with torch.no_grad():
                 previous = denoiser(noised.x_t, t, cond).x0
+            torch.clear_autocast_cache()  # it holds casts of the weights without their gradients
         return self.compare(denoiser(noised.x_t, t, cond, previous), noised)
 
     def compare(self, prediction: Prediction, noised: Noised) -> Loss:

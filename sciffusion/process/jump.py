@@ -64,8 +64,8 @@ class Jump(FieldProcess):
         return layout.clean(torch.where(keep, x0, eps)), x0, eps
 
     def one_hot(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The noised classes as a network's input, (..., states)."""
-        return torch.nn.functional.one_hot(x, self.space.states).to(dtype)
+        """The noised classes as a network's input, (..., k); a mask is all zeros."""
+        return torch.nn.functional.one_hot(x, self.space.states)[..., : self.space.k].to(dtype)
 
     def posterior(self, x_t: Tensor, p0: Tensor, keep_t: float, keep_s: float) -> Tensor:
         """:math:`p(x_s | x_t)` over the states, (..., states), for survivals ``keep_t`` <= ``keep_s``."""
