@@ -20,7 +20,7 @@ import re
 import types
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, Union, cast, final, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -102,6 +102,7 @@ def flatten(values: object, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
+@final
 class _Reader:
     """One pass over one configuration, collecting problems instead of stopping at the first."""
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Profile(ABC):
         """Return the weight of the old average at this update, in [0, 1)."""
 
 
+@final
 @dataclass(frozen=True)
 class Constant(Profile):
     """The same decay at every update; remembers about 1 / (1 - value) updates."""
@@ -46,6 +47,7 @@ class Constant(Profile):
         return self.value
 
 
+@final
 @dataclass(frozen=True)
 class WarmUp(Profile):
     """``min(value, (1 + n) / (10 + n))``: early weights are forgotten quickly."""
@@ -62,6 +64,7 @@ class WarmUp(Profile):
         return min(self.value, (1 + update) / (10 + update))
 
 
+@final
 @dataclass(frozen=True)
 class Power(Profile):
     r"""Power-law average whose width is a fixed fraction of the training so far.
@@ -90,6 +93,7 @@ class Power(Profile):
         return float((1.0 - 1.0 / update) ** (self.gamma + 1.0))
 
 
+@final
 class EMA:
     """The averaged weights of one model.
 

@@ -16,14 +16,16 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from sciffusion.config import dump, flatten, read_yaml, to_dict
+from sciffusion.config import dump, flatten, parse, read_yaml, to_dict
 
 from .config import MAY_CHANGE, TrainConfig
 from .distributed import World
@@ -33,12 +35,14 @@ from .task import Task
 FORMAT = 1
 
 
+@final
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run directory."""
+    """The checkpoints in a folder, of a run with these settings; the newest ``keep`` are kept."""
 
     directory: Path
-    keep: int
+    keep: int = 1
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def complete(self) -> list[Path]:
         """Return the usable checkpoints, oldest first."""
@@ -48,35 +52,9 @@ class Checkpoints:
         """Return the newest usable checkpoint."""
         return next(iter(reversed(self.complete())), None)
 
-    def save(
-        self, state: TrainState, settings: Mapping[str, object], epoch: float, world: World
-    ) -> None:
+    def save(self, state: TrainState, epoch: float, world: World) -> None:
         """Write the state and then remove old checkpoints (a call for all processes)."""
         files = state.tensors()
-        if world.rank == 0:
-            final = self.directory / f"step-{state.step:08d}"
-            if read_state(final) is None:
-                self._write(final, files, state, settings, epoch, world)
-            for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old)
-        world.barrier()
-
-    def _write(
-        self,
-        final: Path,
-        files: Mapping[str, dict[str, torch.Tensor]],
-        state: TrainState,
-        settings: Mapping[str, object],
-        epoch: float,
-        world: World,
-    ) -> None:
-        temporary = self.directory / f".{final.name}"
-        for leftover in (*self.directory.glob(".step-*"), final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, tensors in files.items():
-            save_file(tensors, temporary / f"{name}.safetensors")
-        (temporary / "config.yaml").write_text(dump(settings), encoding="utf-8")
         record = {
             "format": FORMAT,
             "step": state.step,
@@ -84,31 +62,54 @@ class Checkpoints:
             "logged": state.logged,
             "processes": world.size,
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
-            "files": {p.name: p.stat().st_size for p in sorted(temporary.iterdir())},
         }
-        for path in temporary.iterdir():
-            _flush(path)
-        (temporary / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        _flush(temporary / "state.json")
-        _flush(temporary)
-        temporary.rename(final)
+        if world.rank == 0:
+            final_path = self.directory / f"step-{state.step:08d}"
+            if read_state(final_path) is None:
+                self._write(final_path, files, record)
+            for old in self.complete()[: -self.keep]:
+                shutil.rmtree(old)
+        world.max(0)  # wait for the first process
+
+    def _write(
+        self, path: Path, files: Mapping[str, dict[str, Tensor]], record: Mapping[str, object]
+    ) -> None:
+        temporary = self.directory / f".{path.name}"
+        for leftover in (*self.directory.glob(".step-*"), path):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, tensors in files.items():
+            save_file(tensors, temporary / f"{name}.safetensors")
+        (temporary / "config.yaml").write_text(dump(self.settings), encoding="utf-8")
+        sizes = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
+        text = json.dumps({**record, "files": sizes}, indent=1)
+        (temporary / "state.json").write_text(text, encoding="utf-8")
+        for part in (*temporary.iterdir(), temporary):
+            _flush(part)
+        temporary.rename(path)
         _flush(self.directory)
 
-    def restore(self, path: Path, state: TrainState, settings: Mapping[str, object]) -> None:
-        """Put a checkpoint into ``state``, which must come from the same settings.
+    def resume(self, state: TrainState, world: World) -> bool:
+        """Put the newest checkpoint into ``state``; tell whether there was one.
 
         Raises:
             ValueError: naming the settings that differ, or the tensors that do not fit.
         """
+        found = self.latest()
+        step = world.max(-1 if found is None else int(found.name.removeprefix("step-")))
+        if step < 0:
+            return False
+        path = self.directory / f"step-{step:08d}"
         record = read_state(path)
         if record is None:
-            raise ValueError(f"{path} is not a complete checkpoint")
+            raise ValueError(f"{path} is complete for another process, but not for this one")
         if record["format"] != FORMAT:
             raise ValueError(f"{path} has format {record['format']}, this version reads {FORMAT}")
-        same_settings(read_yaml(path / "config.yaml"), settings, path)
+        same_settings(read_yaml(path / "config.yaml"), self.settings, path)
         names = [n for n in ("model", "ema", "optimizer") if (path / f"{n}.safetensors").exists()]
-        state.load({n: load_file(path / f"{n}.safetensors") for n in names}, int(record["step"]))
+        state.load({n: load_file(path / f"{n}.safetensors") for n in names}, step)
         state.logged = list(record["logged"])
+        return True
 
 
 def settings(task: Task, config: TrainConfig) -> dict[str, object]:
@@ -116,9 +117,13 @@ def settings(task: Task, config: TrainConfig) -> dict[str, object]:
     return {"train": to_dict(config), "task": to_dict(task.describe())}
 
 
-def same_settings(old: Mapping[str, object], new: Mapping[str, object], path: Path) -> None:
-    """Refuse to continue a run under other settings than those that may change."""
-    before, after = flatten(old), flatten(new)
+def same_settings(old: Mapping[str, Any], new: Mapping[str, object], path: Path) -> None:
+    """Refuse to continue a run under other settings than those that may change.
+
+    A setting of :class:`TrainConfig` that did not exist then has its default.
+    """
+    train = to_dict(parse(TrainConfig, old["train"], source=f"{path}/config.yaml"))
+    before, after = flatten({**old, "train": train}), flatten(new)
     changed = [
         f"{key}: {before.get(key, 'absent')!r} -> {after.get(key, 'absent')!r}"
         for key in sorted(before.keys() | after.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, final
 
 from sciffusion.ema import Constant, Power, WarmUp
 
@@ -16,6 +16,7 @@ def _free(default: T) -> T:
     return setting
 
 
+@final
 @dataclass(frozen=True)
 class AdamW:
     """Adam with decoupled weight decay, on matrices only.
@@ -29,6 +30,7 @@ class AdamW:
     weight_decay: float = 0.0
 
 
+@final
 @dataclass(frozen=True)
 class Muon:
     """Orthogonalised momentum for hidden matrices, AdamW for all else (Jordan 2024).
@@ -45,6 +47,7 @@ class Muon:
     adamw: AdamW = AdamW()
 
 
+@final
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train: length, optimizer, precision, processes, records.

@@ -17,7 +17,7 @@ import atexit
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,7 @@ from .config import TrainConfig
 _BUCKET = 2**25  # elements per all-reduce: 128 MB of float32
 
 
+@final
 @dataclass(frozen=True)
 class World:
     """This process's place among all."""
@@ -43,17 +44,13 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Tell for each flag whether some process has raised it, so that all act alike."""
+    def max(self, value: int) -> int:
+        """Return the largest value of all processes; a wait for all, but not for their GPUs."""
         if self.size == 1:
-            return list(flags)
-        raised = torch.tensor(flags, dtype=torch.float32)  # on the CPU: no wait for the GPU's queue
-        dist.all_reduce(raised, op=dist.ReduceOp.MAX)
-        return [bool(r) for r in raised]
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        self.any(False)
+            return value
+        largest = torch.tensor(value)  # on the CPU
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
 
     def prepare(self, model: nn.Module) -> None:
         """Give all processes the first one's weights; shard them under ``fsdp``."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from rich.console import Console
 from rich.progress import (
@@ -24,10 +24,13 @@ from rich.progress import (
 from sciffusion.errors import require
 from sciffusion.io.atomic import atomic_write
 
+from .config import TrainConfig
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+@final
 class Table:
     """A CSV file with one row per record; on a resume, rows after the resumed step are removed."""
 
@@ -67,6 +70,7 @@ class Table:
         self._file.close()
 
 
+@final
 class Log:
     """The records of one run, on the first process; on others every call does nothing.
 
@@ -75,33 +79,24 @@ class Log:
     validation.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        active: bool,
-        step: int,
-        steps: int,
-        print_seconds: float,
-        tensorboard: bool,
-    ) -> None:
+    def __init__(self, directory: Path, config: TrainConfig, *, step: int, active: bool) -> None:
         self._active = active
         if not active:
             return
         self._tables = {n: Table(directory / f"{n}.csv", step) for n in ("log", "validation")}
-        self._steps, self._print_seconds = steps, print_seconds
+        self._steps, self._print_seconds = config.steps, config.print_seconds
         self._fresh_steps, self._fresh_samples, self._shown = 0, 0, time.monotonic()
         self._console = Console(file=sys.stderr)
         self._bar = _bar(self._console) if sys.stderr.isatty() else None
         self._writer: SummaryWriter | None = None
-        if tensorboard:
+        if config.tensorboard:
             require("tensorboard", extra="dev")
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(directory), purge_step=step + 1)
         if self._bar is not None:
             self._bar.start()
-            self._row = self._bar.add_task("", total=steps, completed=step, loss="", rate="")
+            self._row = self._bar.add_task("", total=config.steps, completed=step, loss="", rate="")
 
     def record(self, row: Mapping[str, float], table: str = "log") -> None:
         """Write a row whose first column is the step."""

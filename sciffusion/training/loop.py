@@ -47,28 +47,19 @@ def train(
     with Stop(config.max_seconds) as stop:
         world = join(config)
         directory.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(directory / "checkpoints", config.keep)
-        order, described = task.order(config), settings(task, config)
-        state = TrainState.start(task, config, world)
-        found = checkpoints.latest()
-        if found is not None and not resume:
+        order = task.order(config)
+        checkpoints = Checkpoints(directory / "checkpoints", config.keep, settings(task, config))
+        if not resume and checkpoints.latest() is not None:
             raise ValueError(
                 f"{directory} already holds a run: pass resume=True or another directory"
             )
-        if found is not None:
-            checkpoints.restore(found, state, described)
+        state = TrainState.start(task, config, world)
+        continued = checkpoints.resume(state, world)
         meter = Meter(world, state.logged)
-        log = Log(
-            directory,
-            active=world.rank == 0,
-            step=state.step,
-            steps=config.steps,
-            print_seconds=config.print_seconds,
-            tensorboard=config.tensorboard,
-        )
+        log = Log(directory, config, step=state.step, active=world.rank == 0)
         size = sum(p.numel() for p in state.optimizer.parameters)
         log.say(
-            f"{'continuing' if found else 'starting'} at step {state.step} in {directory}: "
+            f"{'continuing' if continued else 'starting'} at step {state.step} in {directory}: "
             f"{size:,} parameters, {world.size} x {world.device.type}"
         )
         started = saved = time.monotonic()
@@ -84,18 +75,17 @@ def train(
                     log.record(row | {"seconds": round(time.monotonic() - started, 3)})
                 if config.validate_every and state.step % config.validate_every == 0:
                     log.record({"step": state.step} | validate(task, state, config), "validation")
-                now = time.monotonic()
-                late = 0 < config.checkpoint_seconds <= now - saved and world.rank == 0
-                ending, late = world.any(bool(stop.reason), late)
-                if ending:
+                late = 0 < config.checkpoint_seconds <= time.monotonic() - saved
+                wish = world.max(2 if stop.reason else 1 if late and world.rank == 0 else 0)
+                if wish == 2:
                     state.stopped = stop.reason or "another process was asked to stop"
                 due = config.checkpoint_every and state.step % config.checkpoint_every == 0
-                if due or late or ending or state.step == config.steps:
+                if wish or due or state.step == config.steps:
                     check(meter, directory)
                     log.sync()
                     state.logged = meter.totals()
-                    checkpoints.save(state, described, state.step / order.steps_per_epoch, world)
-                    saved = now
+                    checkpoints.save(state, state.step / order.steps_per_epoch, world)
+                    saved = time.monotonic()
             end = f"stopped by {state.stopped}" if state.stopped else "finished"
             log.say(f"{end} at step {state.step} of {config.steps}")
         finally:

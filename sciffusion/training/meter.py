@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import final
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,7 @@ from .distributed import World
 from .task import StepLoss
 
 
+@final
 class Meter:
     """Means over the steps since the last row, and the first step that was not finite.
 

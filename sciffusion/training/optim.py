@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * left
 
 
+@final
 class Optimizer:
     """One or two torch optimizers over the parameters of a model, with state kept by name."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Order(ABC):
         """Return the indices of batch ``step`` (from 0) of an epoch; the same for each call."""
 
 
+@final
 class Shuffled(Order):
     """Every sample once per epoch, in a new random order each epoch.
 

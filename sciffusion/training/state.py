@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from .optim import Optimizer
 from .task import Task
 
 
+@final
 @dataclass
 class TrainState:
     """The model in training, its average, the optimizer and the number of steps done.

@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 from types import FrameType
+from typing import final
 
 
+@final
 class Stop:
     """Listens for SIGTERM, SIGINT and the time limit while its block runs.
 

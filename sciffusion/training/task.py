@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .order import Order
 Batch = TypeVar("Batch")
 
 
+@final
 @dataclass(frozen=True)
 class StepLoss:
     """The loss of one batch: its mean over the samples, and further scalar means to record.

@@ -88,6 +88,27 @@ def test_harmless_settings_may_change(trained: Path) -> None:
     assert state.step == 10
 
 
+@pytest.mark.parametrize(("edit", "message"), [("", ""), ("  old_knob: 3\n", "old_knob: unknown")])
+def test_a_setting_that_did_not_exist_yet_has_its_default_and_a_removed_one_is_named(
+    edit: str, message: str, tmp_path: Path
+) -> None:
+    run(tmp_path, "steps=4")
+    folder = tmp_path / "checkpoints" / "step-00000004"
+    text = (folder / "config.yaml").read_text()
+    assert "  precision: fp32\n" in text
+    (folder / "config.yaml").write_text(text.replace("  precision: fp32\n", edit))
+    record = json.loads((folder / "state.json").read_text())
+    record["files"]["config.yaml"] = (folder / "config.yaml").stat().st_size
+    (folder / "state.json").write_text(json.dumps(record))
+    if message:
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path, "steps=8")
+    else:
+        assert run(tmp_path, "steps=8").step == 8
+        with pytest.raises(ValueError, match=r"train\.precision: 'fp32' -> 'bf16'"):
+            run(tmp_path, "steps=12", "precision=bf16")
+
+
 def test_a_directory_with_a_run_is_refused_without_resume(trained: Path) -> None:
     with pytest.raises(ValueError, match="already holds a run"):
         train(Toy(), config("steps=10"), trained, resume=False)
