@@ -1,0 +1,39 @@
+"""3D molecules: generated from noise, atom by atom, and judged by chemistry.
+
+>>> from sciffusion.domains import molecules
+>>> model = molecules.load("qm9")            # doctest: +SKIP
+>>> mols = model.sample(64, seed=0)          # doctest: +SKIP
+>>> mols.report()                            # doctest: +SKIP
+
+What needs RDKit, xTB or matplotlib imports them when it is called; training needs none of them.
+"""
+
+from .adapter import EGNNConfig, ModelConfig, TensorFieldConfig, TransformerConfig
+from .api import MoleculeModel, SamplingConfig, load, recipe, train
+from .container import Molecule, Molecules
+from .data import MoleculeSet
+from .qm9 import qm9
+from .sizes import ConditionalSizePrior, SizePrior
+from .task import DataConfig, MoleculeTask, MoleculeTraining, ObjectiveConfig
+
+__all__ = [
+    "ConditionalSizePrior",
+    "DataConfig",
+    "EGNNConfig",
+    "ModelConfig",
+    "Molecule",
+    "MoleculeModel",
+    "MoleculeSet",
+    "MoleculeTask",
+    "MoleculeTraining",
+    "Molecules",
+    "ObjectiveConfig",
+    "SamplingConfig",
+    "SizePrior",
+    "TensorFieldConfig",
+    "TransformerConfig",
+    "load",
+    "qm9",
+    "recipe",
+    "train",
+]
