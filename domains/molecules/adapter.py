@@ -31,7 +31,14 @@ from .denoisers.egnn import EGNN
 from .denoisers.transformer import Transformer
 from .elements import AtomVocabulary
 
-__all__ = ["EGNNConfig", "ModelConfig", "TensorFieldConfig", "TransformerConfig", "atom_classes", "molecule_state"]
+__all__ = [
+    "EGNNConfig",
+    "ModelConfig",
+    "TensorFieldConfig",
+    "TransformerConfig",
+    "atom_classes",
+    "molecule_state",
+]
 
 CHARGES = 3
 BONDS = 4
@@ -82,8 +89,8 @@ class ModelConfig:
 
     ``types`` says how element types are noised: ``jump`` replaces them by uniform ones, ``absorbing`` by a mask, and
     ``gaussian`` noises a one-hot vector of length ``one_hot_scale``. ``scale`` is the number of angstrom per unit of
-    length (None: measured, the root mean square coordinate of the training data). ``conditions`` names properties of the
-    data set that the model may be conditioned on.
+    length (None: measured, the root mean square coordinate of the training data). ``conditions`` names properties of
+    the data set that the model may be conditioned on.
     """
 
     network: TransformerConfig | EGNNConfig | TensorFieldConfig = TransformerConfig()
@@ -122,7 +129,9 @@ class ModelConfig:
         match self.network:
             case TransformerConfig() as c:
                 if self.bonds:
-                    raise ValueError("network transformer predicts no bonds; choose egnn or bonds: false")
+                    raise ValueError(
+                        "network transformer predicts no bonds; choose egnn or bonds: false"
+                    )
                 return Transformer(
                     k,
                     charges,
@@ -208,7 +217,9 @@ def pairs(sizes: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("a molecule of one atom has no bonds; leave it out or use bonds: false")
     start = sizes.cumsum(0) - sizes
     blocks = [torch.triu_indices(n, n, 1, device=sizes.device) for n in sizes.tolist()]
-    owner = torch.repeat_interleave(torch.arange(len(blocks), device=sizes.device), sizes * (sizes - 1) // 2)
+    owner = torch.repeat_interleave(
+        torch.arange(len(blocks), device=sizes.device), sizes * (sizes - 1) // 2
+    )
     return torch.cat([b + s for b, s in zip(blocks, start, strict=True)], 1), owner
 
 

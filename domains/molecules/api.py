@@ -25,6 +25,7 @@ from sciffusion.grid import Power
 from sciffusion.guidance import CFG
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Multistep, Sampler
+from sciffusion.state import State
 from sciffusion.training import TrainState, export, load_weights
 from sciffusion.training import train as run_training
 
@@ -164,6 +165,7 @@ class MoleculeModel:
         )
         noise = Noise(seeds)
         x = sampler(denoiser, self.denoiser.process.prior(like, noise), noise).x
+        assert isinstance(x, State)
         positions = x["pos"].double() * float(self.config.scale or 1.0)
         z = self.config.vocabulary.decode(atom_classes(x["atom"]))
         return Molecules.from_padded(positions.numpy(), z.numpy(), mask.numpy())
