@@ -154,21 +154,26 @@ class MoleculeModel:
         counts: np.ndarray[Any, Any],
         seeds: Sequence[int],
     ) -> Molecules:
-        mask = torch.arange(int(counts.max())) < torch.from_numpy(counts)[:, None]
+        device = next(self.denoiser.parameters()).device
+        mask = (torch.arange(int(counts.max())) < torch.from_numpy(counts)[:, None]).to(device)
         shape = (*mask.shape, 3)
         like = molecule_state(
             replace(self.config, bonds=False),
-            torch.zeros(shape),
-            torch.zeros(mask.shape, dtype=torch.long),
+            torch.zeros(shape, device=device),
+            torch.zeros_like(mask, dtype=torch.long),
             mask=None if bool(mask.all()) else mask,
-            charge=torch.zeros(mask.shape, dtype=torch.long),
+            charge=torch.zeros_like(mask, dtype=torch.long),
         )
         noise = Noise(seeds)
         x = sampler(denoiser, self.denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, State)
-        positions = x["pos"].double() * float(self.config.scale or 1.0)
-        z = self.config.vocabulary.decode(atom_classes(x["atom"]))
-        return Molecules.from_padded(positions.numpy(), z.numpy(), mask.numpy())
+        positions = x["pos"].double().cpu() * float(self.config.scale or 1.0)
+        z = self.config.vocabulary.decode(atom_classes(x["atom"]).cpu())
+        return Molecules.from_padded(positions.numpy(), z.numpy(), mask.cpu().numpy())
+
+    def to(self, device: str | torch.device) -> MoleculeModel:
+        """The same model on another device; samples are the same up to rounding."""
+        return replace(self, denoiser=self.denoiser.to(device))
 
     def evaluate(
         self, n: int = 1000, *, reference: Molecules | None = None, seed: int = 0, n_xtb: int = 0
@@ -244,7 +249,9 @@ class _ForAll(Denoiser):
 
     def forward(self, x_t: Any, t: Tensor, cond: Any = None, previous: Any = None) -> Any:
         """Bind the condition at the batch's size."""
-        batch = {k: torch.full((x_t.batch,), v) for k, v in self.cond.items()}
+        batch = {
+            k: torch.full((x_t.batch,), v, device=x_t["pos"].device) for k, v in self.cond.items()
+        }
         return CFG(self.denoiser, batch, None, self.scale)(x_t, t, cond, previous)
 
 
