@@ -152,8 +152,8 @@ def read_wheel(path: Path, *, progress: bool = True) -> Iterator[Row]:
 def read_raw(path: Path, *, progress: bool = True) -> Iterator[Row]:
     """The molecules in the tar archive of ``dsgdb9nsd_*.xyz`` files, compressed or not.
 
-    The trap of the format: an exponent is written ``*^``, as in ``1.5*^-6``. A molecule without
-    a finished relaxation is in the archive as well; it is left out later.
+    The trap of the format: an exponent is written ``*^``, as in ``1.5*^-6``. The archive also has
+    the molecules that the set leaves out.
     """
     total = path.stat().st_size
     with open(path, "rb") as file, byte_progress("reading QM9", total, enabled=progress) as advance:
@@ -235,7 +235,7 @@ def _recipe() -> dict[str, Any]:
 
 @cache
 def _uncharacterized() -> NDArray[np.int32]:
-    """The numbers of the molecules that are left out, for their geometry fell apart."""
+    """The numbers of the molecules that are left out: they failed the authors' check."""
     text = (_folder() / _recipe()["uncharacterized"]).read_text("ascii")
     return np.array(text.split(), dtype=np.int32)
 

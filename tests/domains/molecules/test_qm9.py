@@ -121,7 +121,7 @@ def test_an_incomplete_source_is_refused_by_count(rows: list[Row], tmp_path: Pat
     assert not (tmp_path / "qm9.npz").exists()
 
 
-def test_a_molecule_without_a_relaxed_structure_is_left_out(
+def test_a_molecule_that_failed_the_authors_check_is_left_out(
     rows: list[Row], tmp_path: Path
 ) -> None:
     texts = {"58.xyz": raw_text(rows[0]._replace(number=58)), "1.xyz": raw_text(rows[0])}
