@@ -156,20 +156,23 @@ class MoleculeModel:
     ) -> Molecules:
         device = next(self.denoiser.parameters()).device
         mask = (torch.arange(int(counts.max())) < torch.from_numpy(counts)[:, None]).to(device)
-        shape = (*mask.shape, 3)
+        zeros = torch.zeros_like(mask, dtype=torch.long)
+        pairs = int((counts * (counts - 1) // 2).sum())
         like = molecule_state(
-            replace(self.config, bonds=False),
-            torch.zeros(shape, device=device),
-            torch.zeros_like(mask, dtype=torch.long),
+            self.config,
+            torch.zeros((*mask.shape, 3), device=device),
+            zeros,
             mask=None if bool(mask.all()) else mask,
-            charge=torch.zeros_like(mask, dtype=torch.long),
+            charge=zeros,
+            bond=torch.zeros(pairs, dtype=torch.long, device=device),
         )
         noise = Noise(seeds)
         x = sampler(denoiser, self.denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, State)
-        positions = x["pos"].double().cpu() * float(self.config.scale or 1.0)
-        z = self.config.vocabulary.decode(atom_classes(x["atom"]).cpu())
-        return Molecules.from_padded(positions.numpy(), z.numpy(), mask.cpu().numpy())
+        positions = x["pos"][mask].double().cpu().numpy() * float(self.config.scale or 1.0)
+        z = self.config.vocabulary.decode(atom_classes(x["atom"][mask]).cpu()).numpy()
+        charges = (x["charge"][mask] - 1).cpu().numpy() if self.config.charges else None
+        return Molecules(positions, z, np.concatenate([[0], np.cumsum(counts)]), charges)
 
     def to(self, device: str | torch.device) -> MoleculeModel:
         """The same model on another device; samples are the same up to rounding."""

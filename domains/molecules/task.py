@@ -18,8 +18,9 @@ from sciffusion.objective import EDM, LogitNormal, Objective
 from sciffusion.state import State
 from sciffusion.training import Order, StepLoss, Task, TrainConfig
 
-from .adapter import ModelConfig, molecule_state
+from .adapter import ModelConfig, molecule_state, pairs
 from .buckets import SizeBuckets
+from .chem import DistanceTable
 from .data import MoleculeSet
 from .geometry import random_rotations
 from .properties import Normaliser
@@ -90,7 +91,13 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
     Every molecule of a batch is turned by a random rotation, drawn, like all noise, from the key of the step.
     """
 
-    def __init__(self, config: MoleculeTraining, mols: MoleculeSet, valid: MoleculeSet | None = None) -> None:
+    def __init__(
+        self, config: MoleculeTraining, mols: MoleculeSet, valid: MoleculeSet | None = None
+    ) -> None:
+        if config.model.charges and mols.charges is None:
+            raise ValueError(
+                "model.charges is true, but these molecules come without formal charges"
+            )
         self.mols, self.valid = mols, valid
         scale = config.model.scale or float(mols.pos.double().square().mean().sqrt())
         self.config = replace(config, model=replace(config.model, scale=scale))
@@ -117,7 +124,9 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
 
     def order(self, config: TrainConfig) -> Order:
         """Batches of molecules of one size."""
-        return SizeBuckets(self.mols.sizes, config.batch_size, seed=config.seed, min_bucket=min(32, len(self.mols)))
+        return SizeBuckets(
+            self.mols.sizes, config.batch_size, seed=config.seed, min_bucket=min(32, len(self.mols))
+        )
 
     def batch(
         self, indices: NDArray[np.int64], key: int, device: torch.device
@@ -129,15 +138,31 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
             cond = dict(zip(self.config.model.conditions, rows.unbind(1), strict=True))
         return self._state(self.mols, indices, key, device), cond
 
-    def _state(self, mols: MoleculeSet, indices: NDArray[np.int64], key: int, device: torch.device) -> State:
+    def _state(
+        self, mols: MoleculeSet, indices: NDArray[np.int64], key: int, device: torch.device
+    ) -> State:
         padded = mols.padded(indices)
         turn = random_rotations(len(indices), torch.Generator().manual_seed(key))
         pos = (padded.pos @ turn.to(padded.pos).mT).to(device)
         full = bool((mols.sizes[indices] == padded.mask.shape[1]).all())
         mask = None if full else padded.mask.to(device)
-        return molecule_state(self.config.model, pos, padded.atom.to(device), mask=mask)
+        chosen = (
+            mols.subset(indices) if self.config.model.charges or self.config.model.bonds else None
+        )
+        return molecule_state(
+            self.config.model,
+            pos,
+            padded.atom.to(device),
+            mask=mask,
+            charge=_charges(chosen, padded.mask).to(device) if chosen is not None else None,
+            bond=_bonds(chosen).to(device)
+            if chosen is not None and self.config.model.bonds
+            else None,
+        )
 
-    def loss(self, model: nn.Module, batch: tuple[State, dict[str, Tensor] | None], key: int) -> StepLoss:
+    def loss(
+        self, model: nn.Module, batch: tuple[State, dict[str, Tensor] | None], key: int
+    ) -> StepLoss:
         """The objective, and the loss of every field."""
         loss = self.objective(model, batch[0], batch[1], noise=Noise(key))  # type: ignore[arg-type]
         return StepLoss(loss.mean, {str(k): v.detach().mean() for k, v in loss.per_field.items()})
@@ -163,3 +188,22 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
         data = replace(self.config.data, path=None)  # where the file lies shapes nothing
         parts = {"model": self.config.model, "data": data, "objective": self.config.objective}
         return {k: to_dict(v) for k, v in parts.items()} | {"molecules": len(self.mols)}
+
+
+def _charges(mols: MoleculeSet, mask: Tensor) -> Tensor:
+    """The formal charges of a batch, padded; zero where the data have none."""
+    out = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+    if mols.charges is not None:
+        out[mask] = mols.charges.long()
+    return out
+
+
+def _bonds(mols: MoleculeSet) -> Tensor:
+    """The bond order 0 to 3 of every pair i < j of every molecule, drawn by the distance table, (P,)."""
+    z, ptr = mols.z.cpu().numpy().astype(np.int64), mols.ptr.cpu().numpy()
+    found = DistanceTable()(mols.pos.cpu().numpy(), z, ptr)
+    i, j = pairs(torch.from_numpy(mols.sizes))[0].numpy()
+    keys = i * len(z) + j  # rising, since the pairs are listed in order
+    out = np.zeros(len(keys), dtype=np.int64)
+    out[np.searchsorted(keys, found.pairs[:, 0] * len(z) + found.pairs[:, 1])] = found.orders
+    return torch.from_numpy(out)
