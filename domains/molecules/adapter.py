@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense, Layout, Masked, Packed
@@ -90,7 +90,8 @@ class ModelConfig:
     ``types`` says how element types are noised: ``jump`` replaces them by uniform ones, ``absorbing`` by a mask, and
     ``gaussian`` noises a one-hot vector of length ``one_hot_scale``. ``scale`` is the number of angstrom per unit of
     length (None: measured, the root mean square coordinate of the training data). ``conditions`` names properties of
-    the data set that the model may be conditioned on.
+    the data set that the model may be conditioned on. ``self_condition`` lets the network see its own prediction of the
+    step before; training sets it, since one that never learnt to read that input must not be given it.
     """
 
     network: TransformerConfig | EGNNConfig | TensorFieldConfig = TransformerConfig()
@@ -102,6 +103,7 @@ class ModelConfig:
     bonds: bool = False
     scale: float | None = None
     conditions: tuple[str, ...] = ()
+    self_condition: bool = False
 
     @property
     def vocabulary(self) -> AtomVocabulary:
@@ -155,7 +157,16 @@ class ModelConfig:
         """Network and process as a denoiser. Positions have unit variance in units of ``scale``."""
         # the standard deviation of a one-hot vector's entries, their mean left in: sqrt(1/k - 1/k^2) at most
         one_hot = self.one_hot_scale * (1 / len(self.elements)) ** 0.5
-        return Preconditioned(self.net(), self.process(), sigma_data={"pos": 1.0, "atom": one_hot})
+        net = self.net()
+        if not self.self_condition:
+            net.register_forward_pre_hook(_without_previous)
+        return Preconditioned(net, self.process(), sigma_data={"pos": 1.0, "atom": one_hot})
+
+
+def _without_previous(net: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+    """Samplers hand every network its previous prediction; this takes it out of the call again."""
+    state, log_snr, cond, _ = args
+    return state, log_snr, cond, None
 
 
 def molecule_state(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,8 +141,12 @@ class MoleculeModel:
                     f"given names {name!r}, but this model was trained on {list(known) or 'no property'}. "
                     f"{did_you_mean(name, known)}"
                 )
-        if not given or self.normaliser is None:
+        if not given:
+            if guidance != 1:
+                raise ValueError(f"guidance {guidance} needs given, the values to be guided to")
             return self.denoiser
+        if self.normaliser is None:
+            raise ValueError("this model has no normaliser, so it cannot read the values in given")
         absent = float("nan")
         values = torch.tensor([given.get(name, absent) for name in known], dtype=torch.float64)
         scaled = dict(zip(known, self.normaliser.normalise(values).float().tolist(), strict=True))
@@ -167,6 +172,7 @@ class MoleculeModel:
             bond=torch.zeros(pairs, dtype=torch.long, device=device),
         )
         noise = Noise(seeds)
+        noise.scalars(len(seeds))  # the number that chose the size: no other may share its bits
         x = sampler(denoiser, self.denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, State)
         positions = x["pos"][mask].double().cpu().numpy() * float(self.config.scale or 1.0)
@@ -313,8 +319,10 @@ def train(
         valid = replace(config.data, limit=2048).load("valid")
     task = MoleculeTask(config, config.data.load(), valid)
     state = run_training(task, config.train, directory, resume=resume)
-    weights = state.ema.state_dict() if state.ema is not None else state.model.state_dict()
+    tensors = state.tensors()  # gathered from all processes, so all of them must call it
+    weights = tensors.get("ema", tensors["model"])
     info = {"steps": state.step, "molecules": len(task.mols), "recipe": task.describe()}
-    model = MoleculeModel.from_training(task, {k: v.cpu() for k, v in weights.items()}, info)
-    model.save(directory / "model.safetensors")
+    model = MoleculeModel.from_training(task, weights, info)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save(directory / "model.safetensors")
     return model, state

@@ -100,7 +100,9 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
             )
         self.mols, self.valid = mols, valid
         scale = config.model.scale or float(mols.pos.double().square().mean().sqrt())
-        self.config = replace(config, model=replace(config.model, scale=scale))
+        sees_itself = config.objective.self_condition > 0
+        measured = replace(config.model, scale=scale, self_condition=sees_itself)
+        self.config = replace(config, model=measured)
         model, objective = self.config.model, self.config.objective
         self.normaliser = Normaliser.fit(mols, list(model.conditions)) if model.conditions else None
         self._targets = self.normaliser.targets(mols) if self.normaliser else None
