@@ -73,11 +73,6 @@ class World:
         """Factor that turns the average over processes taken by ``fsdp`` into a sum."""
         return self.size if self.parallel == "fsdp" else 1
 
-    def sync_in_backward(self, model: nn.Module, last: bool) -> None:
-        """Tell sharded modules whether this backward pass ends an accumulation."""
-        if self.parallel == "fsdp":
-            model.set_requires_gradient_sync(last)  # type: ignore[operator]
-
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Sum gradients over processes; a parameter that the loss did not use gets zeros."""
         for p in parameters:

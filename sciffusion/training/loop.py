@@ -114,7 +114,6 @@ def advance(
             mine = indices[:1]
         key = step_key(config.seed, state.step, part)
         torch.manual_seed(key)
-        world.sync_in_backward(model, last=turn == config.accumulate - 1)
         batch = task.batch(mine, key, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = task.loss(model, batch, key)

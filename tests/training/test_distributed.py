@@ -17,7 +17,7 @@ from .test_loop import rows
 from .toy import run
 
 # One process that cuts its batches in two has the parts, and so the noise, of two processes.
-ALONE = ("steps=12", "accumulate=2", "validate_every=4")
+ALONE = ("steps=12", "accumulate=2", "validate_every=5")
 PARALLEL = ["ddp", "fsdp"]
 
 
@@ -26,6 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs: alone, by two processes, and each continued by the other."""
     folder = tmp_path_factory.mktemp("runs")
     run(folder / "alone", *ALONE)
+    run(folder / "alone-parts", "steps=12", "accumulate=4")
     for parallel in PARALLEL:
         run(folder / f"{parallel}-second", "steps=6", "accumulate=2")
     launcher = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
@@ -56,6 +57,13 @@ def assert_same(a: Path, b: Path) -> None:
 @pytest.mark.parametrize("parallel", PARALLEL)
 def test_two_processes_train_like_one(parallel: str, runs: Path) -> None:
     assert_same(runs / "alone", runs / parallel)
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_two_processes_that_accumulate_two_parts_train_like_one_with_four(
+    parallel: str, runs: Path
+) -> None:
+    assert_same(runs / "alone-parts", runs / f"{parallel}-parts")
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)

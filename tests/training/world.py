@@ -29,7 +29,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     for parallel in ("ddp", "fsdp"):
         change = f"parallel={parallel}"
-        run(folder / parallel, change, "steps=12", "validate_every=4")
+        run(folder / parallel, change, "steps=12", "validate_every=5")  # not at checkpoints
+        run(folder / f"{parallel}-parts", change, "steps=12", "accumulate=2")
         run(folder / f"{parallel}-first", change, "steps=6")
         run(folder / f"{parallel}-second", change, "steps=12", "accumulate=1")
     state = run(folder / "stopped", task=Leaves())
