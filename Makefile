@@ -30,6 +30,7 @@ help:  ## list these targets
 demo: $(VENV)/.demo  ## sample molecules from shipped weights, judge them, leave files in out/demo
 	$(BIN)/$(DEMO)
 
+test: export OMP_NUM_THREADS ?= 1  # more threads than free cores slow small tensors down many times
 test: lint  ## lint, types, every test and the coverage
 	$(BIN)/pytest --cov --cov-report=term
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -102,8 +102,10 @@ def distributions(lines: Iterable[str]) -> set[str]:
 
 
 def distributions_of_extras() -> set[str]:
+    """What only the extras bring: neither the core's dependencies nor what torch brings along."""
     lines = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
-    return distributions(lines) - distributions(PROJECT["dependencies"]) - {"setuptools"}
+    torch = [line for line in requires("torch") or [] if "extra ==" not in line]
+    return distributions(lines) - distributions(PROJECT["dependencies"]) - distributions(torch)
 
 
 def modules_of(wanted: set[str]) -> set[str]:
