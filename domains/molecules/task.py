@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, final
 
@@ -27,6 +27,9 @@ from .properties import Normaliser
 from .qm9 import qm9
 
 __all__ = ["DataConfig", "MoleculeTask", "MoleculeTraining", "ObjectiveConfig"]
+
+# what the user sets: self_condition follows from the objective
+_MODEL_SETTINGS = [f.name for f in fields(ModelConfig) if f.name != "self_condition"]
 
 
 @final
@@ -99,7 +102,8 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
                 "model.charges is true, but these molecules come without formal charges"
             )
         self.mols, self.valid = mols, valid
-        scale = config.model.scale or float(mols.pos.double().square().mean().sqrt())
+        # rounded, for the last digits of a sum depend on the number of threads
+        scale = config.model.scale or round(float(mols.pos.double().square().mean().sqrt()), 6)
         sees_itself = config.objective.self_condition > 0
         measured = replace(config.model, scale=scale, self_condition=sees_itself)
         self.config = replace(config, model=measured)
@@ -188,7 +192,8 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
     def describe(self) -> dict[str, object]:
         """Everything that shapes the run but the engine's own settings."""
         data = replace(self.config.data, path=None)  # where the file lies shapes nothing
-        parts = {"model": self.config.model, "data": data, "objective": self.config.objective}
+        model = {k: getattr(self.config.model, k) for k in _MODEL_SETTINGS}
+        parts = {"model": model, "data": data, "objective": self.config.objective}
         return {k: to_dict(v) for k, v in parts.items()} | {"molecules": len(self.mols)}
 
 
