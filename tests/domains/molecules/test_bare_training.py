@@ -10,7 +10,7 @@ def test_training_needs_no_chemistry_and_no_command_line_packages(tmp_path: Path
     script = f"""
         import importlib.abc, sys
         absent = {{"rdkit", "scipy", "e3nn", "torch_geometric", "tblite", "ase", "posebusters", "matplotlib",
-                  "pydantic", "cyclopts", "tensorboard", "xarray"}}
+                  "pydantic", "cyclopts", "tensorboard"}}
 
         class Absent(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path=None, target=None):
