@@ -97,21 +97,22 @@ class Preconditioned(Denoiser):
     r"""A network made into a denoiser.
 
     For a Gaussian field the network sees :math:`c_{in} x_t` with
-    :math:`c_{in} = (\alpha^2 s^2 + \sigma^2)^{-1/2}` (s = ``sigma_data``), hence unit variance at every time, and its
-    output F is read as ``target``:
+    :math:`c_{in} = (\alpha^2 s^2 + \sigma^2 n^2)^{-1/2}` (s = ``sigma_data``, n = the ``scale`` of the noise's space),
+    hence unit variance at every time, and its output F is read as ``target``:
 
     * ``"v"``: :math:`\hat x_0 = c_{skip}x_t + c_{out}F`, :math:`c_{skip} = \alpha s^2 c_{in}^2`,
-      :math:`c_{out} = -\sigma s\,c_{in}`. For s = 1 on a variance preserving schedule F is exactly v; for any schedule F
-      is minus EDM's (Karras et al., 2022, table 1), so its optimal output has unit variance at all times;
+      :math:`c_{out} = -\sigma n s\,c_{in}`. For s = n = 1 on a variance preserving schedule F is exactly v; for any
+      schedule F is minus EDM's (Karras et al., 2022, table 1), so its optimal output has unit variance at all times;
     * ``"x0"``, ``"eps"``, ``"flow"``, ``"score"``: F is that target itself.
 
-    Beside the field the network gets the log-SNR, clamped to +-20, which makes the denoiser's law independent of the
-    schedule: it may be exchanged after training (:meth:`under`). For a jump field the network sees the one-hot
-    classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with tensors; for a
+    Beside the field the network gets the log-SNR, clamped to +-20 and at least in float32, which makes the denoiser's law
+    independent of the schedule: it may be exchanged after training (:meth:`under`). For a jump field the network sees the
+    one-hot classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with tensors; for a
     state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
 
     ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; fields
-    that it does not name must be jump fields.
+    that it does not name must be jump fields. Samplers hand every denoiser its prediction of the step before; the
+    network gets it only with ``self_condition``, for one that never learnt to read it must not be given it.
     """
 
     def __init__(
@@ -121,13 +122,21 @@ class Preconditioned(Denoiser):
         *,
         target: Target = "v",
         sigma_data: float | Tensor | Mapping[str, float | Tensor],
+        self_condition: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.process, self.target, self.sigma_data = net, process, target, sigma_data
+        self.self_condition = self_condition
 
     def under(self, process: Process) -> Preconditioned:
         """The same network under another process (another schedule); shares the weights."""
-        return Preconditioned(self.net, process, target=self.target, sigma_data=self.sigma_data)
+        return Preconditioned(
+            self.net,
+            process,
+            target=self.target,
+            sigma_data=self.sigma_data,
+            self_condition=self.self_condition,
+        )
 
     def _sigma_data(self, name: str | None, x: Tensor) -> Tensor:
         s = self.sigma_data
@@ -149,26 +158,26 @@ class Preconditioned(Denoiser):
         for name, x in fields.items():
             process, layout = self.process.field(name), layout_of(x_t, name)
             level = process.clock.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
-            levels[name] = (level.expand(layout.batch) if level.ndim == 0 else level).to(
-                x.device, torch.float32
-            )
-            if isinstance(process, Jump):
-                dtype = torch.get_default_dtype()
-                inputs[name] = layout.clean(process.one_hot(x, dtype))
+            if isinstance(process, Gaussian):
+                inputs[name] = x * self._scales(name, process, t, x, layout)[0]
             else:
-                c_in = self._scales(name, process.clock, t, x, layout)[0]
-                inputs[name] = x * c_in
-        out = self._call(x_t, inputs, levels, cond, previous)
+                assert isinstance(process, Jump)
+                inputs[name] = layout.clean(process.one_hot(x, torch.get_default_dtype()))
+            levels[name] = (level.expand(layout.batch) if level.ndim == 0 else level).to(
+                x.device, torch.promote_types(inputs[name].dtype, torch.float32)
+            )
+        seen = previous if self.self_condition else None
+        out = self._call(x_t, inputs, levels, cond, seen)
         return Prediction(self._read(out, x_t, t), x_t, t, self.process)
 
     def _scales(
-        self, name: str | None, schedule: Any, t: Tensor, x: Tensor, layout: Layout
+        self, name: str | None, process: Gaussian, t: Tensor, x: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor, Tensor]:
         """c_in, c_skip, c_out, broadcastable to the field."""
-        alpha, sigma = (layout.expand(c.to(x.device), x) for c in schedule(t))
-        s = self._sigma_data(name, x)
-        c_in = (alpha**2 * s**2 + sigma**2).rsqrt()
-        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * s * c_in
+        alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))
+        s, n = self._sigma_data(name, x), torch.as_tensor(process.space.scale, device=x.device)
+        c_in = (alpha**2 * s**2 + sigma**2 * n**2).rsqrt()
+        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * n * s * c_in
         return c_in.to(x.dtype), c_skip.to(x.dtype), c_out.to(x.dtype)
 
     def _call(
@@ -194,7 +203,7 @@ class Preconditioned(Denoiser):
             assert isinstance(process, Gaussian)
             raw = raw.to(x.dtype)
             if self.target == "v":
-                _, c_skip, c_out = self._scales(name, process.schedule, t, x, layout)
+                _, c_skip, c_out = self._scales(name, process, t, x, layout)
                 x0[name] = process.space.project(c_skip * x + c_out * raw, layout)
             else:
                 value = process.convert(raw, x, t, layout, src=self.target, dst="x0")

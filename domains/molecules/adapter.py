@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense, Layout, Masked, Packed
@@ -157,16 +157,12 @@ class ModelConfig:
         """Network and process as a denoiser. Positions have unit variance in units of ``scale``."""
         # the standard deviation of a one-hot vector's entries, their mean left in: sqrt(1/k - 1/k^2) at most
         one_hot = self.one_hot_scale * (1 / len(self.elements)) ** 0.5
-        net = self.net()
-        if not self.self_condition:
-            net.register_forward_pre_hook(_without_previous)
-        return Preconditioned(net, self.process(), sigma_data={"pos": 1.0, "atom": one_hot})
-
-
-def _without_previous(net: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
-    """Samplers hand every network its previous prediction; this takes it out of the call again."""
-    state, log_snr, cond, _ = args
-    return state, log_snr, cond, None
+        return Preconditioned(
+            self.net(),
+            self.process(),
+            sigma_data={"pos": 1.0, "atom": one_hot},
+            self_condition=self.self_condition,
+        )
 
 
 def molecule_state(
