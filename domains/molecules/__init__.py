@@ -9,14 +9,17 @@ What needs RDKit, xTB or matplotlib imports them when it is called; training nee
 """
 
 from .adapter import EGNNConfig, ModelConfig, TensorFieldConfig, TransformerConfig
-from .api import MoleculeModel, SamplingConfig, load, recipe, train
+from .api import MoleculeModel, SamplingConfig, load, models, recipe, train
 from .container import Molecule, Molecules
 from .data import MoleculeSet
+from .demo import demo
 from .qm9 import qm9
 from .sizes import ConditionalSizePrior, SizePrior
+from .sources import DATASETS, check_output, read
 from .task import DataConfig, MoleculeTask, MoleculeTraining, ObjectiveConfig
 
 __all__ = [
+    "DATASETS",
     "ConditionalSizePrior",
     "DataConfig",
     "EGNNConfig",
@@ -32,8 +35,12 @@ __all__ = [
     "SizePrior",
     "TensorFieldConfig",
     "TransformerConfig",
+    "check_output",
+    "demo",
     "load",
+    "models",
     "qm9",
+    "read",
     "recipe",
     "train",
 ]

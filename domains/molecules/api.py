@@ -39,7 +39,7 @@ from .task import MoleculeTask, MoleculeTraining
 if TYPE_CHECKING:
     from .report import Report
 
-__all__ = ["MoleculeModel", "SamplingConfig", "load", "recipe", "train"]
+__all__ = ["MoleculeModel", "SamplingConfig", "load", "models", "recipe", "train"]
 
 _HERE = Path(__file__).parent
 
@@ -274,19 +274,18 @@ def _track(batches: Sequence[Any], progress: bool) -> Any:
     )
 
 
+def models() -> dict[str, Path]:
+    """The trained models that ship, by name, and their files."""
+    return _shipped("weights/*.safetensors")
+
+
 def load(name: str | Path) -> MoleculeModel:
     """A trained model: the name of one that ships (``"qm9"``), or a file that ``save`` wrote.
 
     Raises:
         FileNotFoundError: neither; the message lists the names.
     """
-    shipped = {p.stem: p for p in sorted((_HERE / "weights").glob("*.safetensors"))}
-    path = shipped.get(str(name), Path(name))
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no model {str(name)!r}: not a file, and none of {list(shipped)}. {did_you_mean(str(name), shipped)}"
-        )
-    return MoleculeModel.from_file(path)
+    return MoleculeModel.from_file(_find("model", name, models()))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> MoleculeTraining:
@@ -296,13 +295,24 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> MoleculeTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    shipped = {p.stem: p for p in sorted((_HERE / "recipes").glob("*.yaml"))}
-    path = shipped.get(str(name), Path(name))
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no recipe {str(name)!r}: not a file, and none of {list(shipped)}. {did_you_mean(str(name), shipped)}"
-        )
+    path = _find("recipe", name, _shipped("recipes/*.yaml"))
     return load_config(MoleculeTraining, path, overrides)
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
+
+
+def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
+    """The file that a name stands for, or that it is."""
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        listed = ", ".join(shipped) or "none"
+        hint = did_you_mean(str(name), shipped)
+        raise FileNotFoundError(
+            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
+        )
+    return path
 
 
 def train(
