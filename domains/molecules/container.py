@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -232,7 +232,8 @@ class Molecules:
     @cached_property
     def smiles(self) -> tuple[str | None, ...]:
         """Canonical SMILES without explicit H, all fragments; None where a molecule is invalid."""
-        return tuple(_plain_smiles(mol) if ok else None for mol, ok in self._judged())
+        with require("rdkit.rdBase", extra="molecules").BlockLogs():
+            return tuple(_plain_smiles(mol) if ok else None for mol, ok in self._judged())
 
     def rdkit(self) -> list[Mol]:
         """RDKit molecules with explicit H and conformer, sanitised where RDKit agrees to."""
@@ -240,29 +241,15 @@ class Molecules:
 
     def to_pyg(self) -> list[Data]:
         """torch_geometric ``Data``: pos, z, edge_index (both ways), edge_attr (bond order)."""
-        import torch
+        from .export import to_pyg
 
-        data = require("torch_geometric.data", extra="molecules")
-        owned = self.bonds.pointer(self.ptr)
-        graphs = []
-        for m, mol in enumerate(self):
-            edges = slice(int(owned[m]), int(owned[m + 1]))
-            pairs = torch.from_numpy(self.bonds.pairs[edges] - self.ptr[m])
-            orders = torch.from_numpy(self.bonds.orders[edges].astype(np.int64))
-            graphs.append(
-                data.Data(
-                    pos=torch.tensor(mol.positions, dtype=torch.get_default_dtype()),
-                    z=torch.tensor(mol.z),
-                    edge_index=torch.cat([pairs, pairs.flip(1)]).T.contiguous(),
-                    edge_attr=torch.cat([orders, orders]),
-                )
-            )
-        return graphs
+        return to_pyg(self)
 
     def report(
         self,
         reference: Molecules | None = None,
         *,
+        known: Collection[str] | None = None,
         n_xtb: int = 0,
         n_posebusters: int = 0,
         ceiling: bool = True,
@@ -274,6 +261,7 @@ class Molecules:
         return evaluate(
             self,
             reference,
+            known=known,
             n_xtb=n_xtb,
             n_posebusters=n_posebusters,
             ceiling=ceiling,
@@ -388,10 +376,10 @@ class Molecule:
 
 
 def _frozen(values: ArrayLike, kind: type) -> np.ndarray:
-    array = np.array(values)  # a copy, so that nobody else can write into it
+    array = np.asarray(values)
     if kind is int and array.size and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"atomic numbers, charges and ptr must be integers, got {array.dtype}")
-    array = array.astype(np.int64 if kind is int else np.float64)
+    array = array.astype(np.int64 if kind is int else np.float64)  # a copy: ours alone
     array.setflags(write=False)
     return array
 

@@ -1,4 +1,4 @@
-"""Molecules to and from files: SDF through RDKit, multi-frame XYZ as plain text."""
+"""Molecules to other programs and back: SDF, multi-frame XYZ, torch_geometric."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from sciffusion.io import atomic_write
 from .chem import BondRule
 
 if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
     from .container import Molecules
 
-__all__ = ["read", "write"]
+__all__ = ["read", "to_pyg", "write"]
 
 _Format = TypeVar("_Format")
 
@@ -54,14 +56,33 @@ def read(path: Path, rule: BondRule) -> Molecules:
     return reader(path, rule)
 
 
+def to_pyg(mols: Molecules) -> list[Data]:
+    """The molecules as graphs: their bonds are the edges, in both directions."""
+    import torch
+
+    data = require("torch_geometric.data", extra="molecules")
+    owned = mols.bonds.pointer(mols.ptr)
+    graphs = []
+    for m, mol in enumerate(mols):
+        edges = slice(int(owned[m]), int(owned[m + 1]))
+        pairs = torch.from_numpy(mols.bonds.pairs[edges] - mols.ptr[m])
+        orders = torch.from_numpy(mols.bonds.orders[edges].astype(np.int64))
+        graphs.append(
+            data.Data(
+                pos=torch.tensor(mol.positions, dtype=torch.get_default_dtype()),
+                z=torch.tensor(mol.z),
+                edge_index=torch.cat([pairs, pairs.flip(1)]).T.contiguous(),
+                edge_attr=torch.cat([orders, orders]),
+            )
+        )
+    return graphs
+
+
 def _write_sdf(mols: Molecules, path: Path) -> None:
     chem = require("rdkit.Chem", extra="molecules")
     with chem.SDWriter(str(path)) as writer:
-        writer.SetKekulize(False)  # the bonds are Kekulé already, and invalid molecules stay as is
         found = zip(mols.rdkit(), mols.smiles, mols.valid, mols.stable, strict=True)
         for m, (mol, smiles, valid, stable) in enumerate(found):
-            if valid:
-                chem.Kekulize(mol, clearAromaticFlags=True)
             mol.SetProp("_Name", f"molecule {m}")
             mol.SetProp("smiles", smiles or "")
             mol.SetBoolProp("valid", bool(valid))
@@ -105,7 +126,7 @@ def _read_xyz(path: Path, rule: BondRule) -> Molecules:
             if len(rows) != int(lines[at]):
                 raise ValueError("the file ends within the molecule")
             z += [int(row[0]) if row[0].isdigit() else number(row[0]) for row in rows]
-            positions += [[float(value) for value in row[1:4]] for row in rows]
+            positions += [[float(row[axis]) for axis in (1, 2, 3)] for row in rows]
         except (ValueError, IndexError, RuntimeError) as error:
             raise ValueError(f"{path}, molecule at line {at + 1}: {error}") from error
         ptr.append(len(z))

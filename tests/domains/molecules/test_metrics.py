@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from sciffusion.domains.molecules.bootstrap import Bootstrap
 from sciffusion.domains.molecules.chem import RDKitBonds
@@ -36,15 +35,8 @@ FEW = Bootstrap(replicates=50)
 SMILES = ["CCO", "C1CC1", "CC(N)=O", "C#CC=C", "OCC(F)F", "CC#N", "NCC=O", "C1CCOC1"]
 
 
-def embedded(smiles: str, seed: int = 7) -> Molecule:
-    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    assert rdDistGeom.EmbedMolecule(mol, randomSeed=seed) == 0
-    rdForceFieldHelpers.MMFFOptimizeMolecule(mol)
-    return Molecules.from_rdkit([mol])[0]
-
-
 @pytest.fixture(scope="module")
-def mols() -> Molecules:
+def mols(embedded: Callable[[str], Molecule]) -> Molecules:
     """Good molecules, one copy of the first, and two broken ones."""
     parts = [embedded(smiles) for smiles in SMILES]
     lost = parts[0].positions.copy()
@@ -52,13 +44,6 @@ def mols() -> Molecules:
     crowded = parts[1].positions * 0.7
     broken = [Molecule(lost, parts[0].z), Molecule(crowded, parts[1].z)]
     return Molecules.concatenate([*parts, parts[0], *broken])
-
-
-@pytest.fixture(scope="module")
-def qm9(shared_data: Callable[[str], Path]) -> Molecules:
-    """The 13,083 test molecules of QM9."""
-    data = np.load(shared_data("molecules/qm9/qm9.npz"))
-    return Molecules(data["pos_1e5"] * 1e-5, data["z"], data["ptr"])[data["split"] == 2]
 
 
 def values(report: Report) -> dict[str, float]:
@@ -80,8 +65,8 @@ def rearranged(mols: Molecules, seed: int = 0) -> Molecules:
 # Ceilings: what real molecules score.
 
 
-def test_real_molecules_reach_the_known_ceilings(qm9: Molecules) -> None:
-    report = evaluate(qm9, bootstrap=FEW)
+def test_real_molecules_reach_the_known_ceilings(qm9_test: Molecules) -> None:
+    report = evaluate(qm9_test, bootstrap=FEW)
     for name, percent in (
         ("atom_stability", 99.3),
         ("molecule_stability", 95.3),
@@ -93,8 +78,8 @@ def test_real_molecules_reach_the_known_ceilings(qm9: Molecules) -> None:
     assert report["uniqueness"].value > 0.99  # QM9 lists every molecule once
 
 
-def test_geometry_tells_real_molecules_from_jittered_ones(qm9: Molecules) -> None:
-    sample, rest = qm9[::26], qm9[1::9]
+def test_geometry_tells_real_molecules_from_jittered_ones(qm9_test: Molecules) -> None:
+    sample, rest = qm9_test[::26], qm9_test[1::9]
     jitter = np.random.default_rng(0).normal(size=sample.positions.shape) * 0.02
     shaken = replace(sample, positions=sample.positions + jitter)
     near, far = (evaluate(m, rest, bootstrap=FEW) for m in (sample, shaken))
@@ -105,8 +90,8 @@ def test_geometry_tells_real_molecules_from_jittered_ones(qm9: Molecules) -> Non
     assert near["bond_length_w1"].value < 0.005 < far["bond_length_w1"].value  # angstrom
 
 
-def test_xtb_and_posebusters_pass_most_real_molecules(qm9: Molecules) -> None:
-    report = evaluate(qm9, n_xtb=6, n_posebusters=20, bootstrap=FEW)
+def test_xtb_and_posebusters_pass_most_real_molecules(qm9_test: Molecules) -> None:
+    report = evaluate(qm9_test, n_xtb=6, n_posebusters=20, bootstrap=FEW)
     assert report["posebusters"].n == 20 and report["posebusters"].value >= 0.8
     assert report["xtb_relaxed"].n == 6 and report["xtb_relaxed"].value == 1
     assert 0 < report["strain_median"].value < 5  # kcal/mol
@@ -266,7 +251,9 @@ def atoms_of(mol: Chem.Mol, bonds: tuple[int, ...]) -> set[int]:
     return {index for bond in found for index in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())}
 
 
-def test_types_name_elements_and_orders_from_either_end() -> None:
+def test_types_name_elements_and_orders_from_either_end(
+    embedded: Callable[[str], Molecule],
+) -> None:
     found = bond_angles(embedded("CC(N)=O").batch)
     names = {found.kind.label(int(code)) for code in np.unique(found.code)}
     assert names == {"C-C-N", "C-C-H", "C-C=O", "N-C=O", "H-C-H", "C-N-H", "H-N-H"}

@@ -1,14 +1,11 @@
 """The laws of the GFN2-xTB oracle: invariances, forces, simple molecules, relaxation, failures."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from sciffusion.domains.molecules.container import Molecule
+from sciffusion.domains.molecules.container import Molecule, Molecules
 from sciffusion.domains.molecules.oracle_xtb import (
     EV,
     KCAL_PER_MOL,
@@ -52,10 +49,8 @@ def moved(mol: Molecule, positions: NDArray[np.floating]) -> Molecule:
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Callable[[str], Path]) -> Molecule:
-    data = np.load(shared_data("molecules/qm9/qm9.npz"))
-    atoms = slice(*data["ptr"][50_000:50_002])
-    return Molecule(data["pos_1e5"][atoms] * 1e-5, data["z"][atoms])
+def real(qm9_test: Molecules) -> Molecule:
+    return qm9_test[5000]
 
 
 def test_motion_changes_no_scalar_and_turns_the_dipole() -> None:
