@@ -1,8 +1,8 @@
 r"""How much data and how much noise there is at a time.
 
-A schedule is a curve :math:`t \mapsto (\alpha_t, \sigma_t)` with :math:`x_t = \alpha_t x_0 + \sigma_t e`. Time runs from
-0 (data) to 1 (prior) and :math:`\lambda_t = \log(\alpha_t^2/\sigma_t^2)`, the log-SNR, falls strictly. All of it is
-computed in float64, whatever the dtype of the data.
+A schedule is a curve :math:`t \mapsto (\alpha_t, \sigma_t)` with :math:`x_t = \alpha_t x_0 + \sigma_t e`. Time runs
+from 0 (data) to 1 (prior) and :math:`\lambda_t = \log(\alpha_t^2/\sigma_t^2)`, the log-SNR, falls strictly. All of it
+is computed in float64, whatever the dtype of the data.
 
 The forward process :math:`dx = f_t x\,dt + g_t\,dw` with the same marginals has
 :math:`f = \dot\alpha/\alpha` and :math:`g^2 = 2\sigma\dot\sigma - 2f\sigma^2` (Kingma et al., VDM, 2021).
@@ -18,7 +18,17 @@ from typing import final
 import torch
 from torch import Tensor
 
-__all__ = ["VE", "VP", "Cosine", "Polynomial", "RectifiedFlow", "Schedule", "Shifted", "TrigFlow"]
+__all__ = [
+    "VE",
+    "VP",
+    "Cosine",
+    "Polynomial",
+    "RectifiedFlow",
+    "Schedule",
+    "Shifted",
+    "TrigFlow",
+    "VariancePreserving",
+]
 
 
 def _f64(t: Tensor | float) -> Tensor:
@@ -44,6 +54,10 @@ class Schedule(ABC):
         r"""The pair :math:`(\alpha_t, \sigma_t)`."""
         return self.alpha(t), self.sigma(t)
 
+    def at(self, log_snr: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""The pair :math:`(\alpha, \sigma)` on this curve, or on its continuation beyond both ends, by log-SNR."""
+        return self(self.time(log_snr))
+
     def log_snr(self, t: Tensor | float) -> Tensor:
         r""":math:`\lambda_t = \log(\alpha_t^2 / \sigma_t^2)`; plus or minus infinity where one of them is zero."""
         alpha, sigma = self(t)
@@ -51,14 +65,14 @@ class Schedule(ABC):
 
     def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r""":math:`(\dot\alpha_t, \dot\sigma_t)`, the derivatives in t, by forward-mode differentiation."""
-        t = _f64(t).clamp(
-            1e-12, 1 - 1e-12
-        )  # one-sided derivatives exist at the ends; the formulas may not
+        # one-sided derivatives exist at the ends, the formulas may not; nearer to 1, 1 - t loses its digits
+        t = _f64(t).clamp(1e-8, 1 - 1e-8)
         rates = torch.func.jvp(lambda s: self(s), (t,), (torch.ones_like(t),))[1]
         return rates[0], rates[1]
 
     def sde(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r"""Drift and diffusion :math:`(f_t, g_t)` of the forward SDE; defined where :math:`\alpha_t > 0`."""
+        t = _f64(t).clamp(min=1e-12)  # sigma sigma_dot has a limit at 0, where it may be 0 * inf
         (alpha, sigma), (alpha_dot, sigma_dot) = self(t), self.rates(t)
         f = alpha_dot / alpha
         return f, (2 * sigma * sigma_dot - 2 * f * sigma**2).clamp(min=0).sqrt()
@@ -78,9 +92,17 @@ class Schedule(ABC):
         return Shifted(self, factor)
 
 
+class VariancePreserving(Schedule):
+    r"""A schedule with :math:`\alpha_t^2 + \sigma_t^2 = 1`: a part of the unit circle."""
+
+    def at(self, log_snr: Tensor | float) -> tuple[Tensor, Tensor]:
+        snr = _f64(log_snr)
+        return torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt()
+
+
 @final
 @dataclass(frozen=True)
-class VP(Schedule):
+class VP(VariancePreserving):
     r"""Variance preserving with a linear rate :math:`\beta(t) = \beta_0 + t(\beta_1-\beta_0)`.
 
     :math:`\alpha_t = \exp(-\tfrac12\int_0^t\beta)`, :math:`\sigma_t^2 = 1-\alpha_t^2`. Source: Song et al., 2021
@@ -124,7 +146,7 @@ class VP(Schedule):
 
 @final
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(VariancePreserving):
     r"""Variance preserving, :math:`\alpha_t = \cos(\tfrac\pi2\tfrac{t+s}{1+s}) / \cos(\tfrac\pi2\tfrac{s}{1+s})`.
 
     Source: Nichol & Dhariwal, 2021, in continuous time and without their clipping; ``s`` keeps the first noise small.
@@ -144,11 +166,18 @@ class Cosine(Schedule):
         return torch.cos(angle).clamp(min=0) / math.cos(self._start())
 
     def sigma(self, t: Tensor | float) -> Tensor:
-        angle, start = 0.5 * math.pi * (_f64(t) + self.s) / (1 + self.s), self._start()
+        turn, start = 0.5 * math.pi * _f64(t) / (1 + self.s), self._start()
         # 1 - cos^2(a)/cos^2(b) = sin(a+b) sin(a-b) / cos^2(b): no cancellation near t = 0
-        return (torch.sin(angle + start) * torch.sin(angle - start)).clamp(min=0).sqrt() / math.cos(
-            start
-        )
+        square = torch.sin(turn + 2 * start) * torch.sin(turn)
+        return square.clamp(min=0).sqrt() / math.cos(start)
+
+    def rates(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        speed, start = 0.5 * math.pi / (1 + self.s), self._start()
+        turn = speed * _f64(t)
+        rate = -speed * torch.sin(turn + start) / math.cos(start)
+        alpha, sigma = self(t)
+        # sigma_dot = -alpha alpha_dot / sigma; without an offset both vanish at t = 0 and leave cos(turn)
+        return rate, -alpha * rate / sigma if self.s else speed * torch.cos(turn)
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         alpha = torch.sigmoid(_f64(log_snr)).sqrt()
@@ -160,7 +189,7 @@ class Cosine(Schedule):
 
 @final
 @dataclass(frozen=True)
-class Polynomial(Schedule):
+class Polynomial(VariancePreserving):
     r"""Variance preserving, :math:`\alpha_t = 1 - t^p` up to a precision :math:`s`.
 
     :math:`\alpha^2 = (1-2s)(1-t^p)^2 + s`: neither end is reached, :math:`\sigma_0^2 = s` and :math:`\alpha_1^2 = s`.
@@ -254,7 +283,7 @@ class RectifiedFlow(Schedule):
 
 @final
 @dataclass(frozen=True)
-class TrigFlow(Schedule):
+class TrigFlow(VariancePreserving):
     r"""The quarter circle :math:`\alpha = \cos(\pi t/2)`, :math:`\sigma = \sin(\pi t/2)` (Lu & Song, sCM, 2024)."""
 
     def alpha(self, t: Tensor | float) -> Tensor:
@@ -287,14 +316,20 @@ class Shifted(Schedule):
                 f"factor must be positive, got {self.factor}; 1 leaves the schedule as it is"
             )
 
-    def _base_time(self, t: Tensor | float) -> Tensor:
-        return self.base.time(self.base.log_snr(t) - 2 * math.log(self.factor))
+    def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        return self.base.at(self.log_snr(t))
+
+    def at(self, log_snr: Tensor | float) -> tuple[Tensor, Tensor]:
+        return self.base.at(log_snr)
 
     def alpha(self, t: Tensor | float) -> Tensor:
-        return self.base.alpha(self._base_time(t))
+        return self(t)[0]
 
     def sigma(self, t: Tensor | float) -> Tensor:
-        return self.base.sigma(self._base_time(t))
+        return self(t)[1]
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        return self.base.log_snr(t) - 2 * math.log(self.factor)
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         return self.base.time(_f64(log_snr) + 2 * math.log(self.factor))

@@ -1,0 +1,120 @@
+"""What the core's tests share: the schedules, the solvers, and exact denoisers of known distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sciffusion.layout import Dense, Layout, Masked, Packed
+from sciffusion.oracle import Mixture
+from sciffusion.process import Gaussian, Process
+from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep
+from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.solver import Solver
+
+PRESERVING: list[Schedule] = [
+    VP(),
+    VP(5.0, 5.0),
+    Cosine(),
+    Cosine(0.0),
+    Polynomial(),
+    Polynomial(1.0),
+    Polynomial(3.0, 0.0),
+    TrigFlow(),
+]
+SCHEDULES: list[Schedule] = [
+    *PRESERVING,
+    VE(),
+    RectifiedFlow(),
+    RectifiedFlow().shift(3.0),
+    Polynomial().shift(0.3),
+    Cosine().shift(0.5),
+    VE().shift(2.0),
+]
+DETERMINISTIC: list[Solver] = [DDIM(), Heun(), Multistep(1), Multistep(2), Multistep(3)]
+STOCHASTIC: list[Solver] = [
+    DDIM(0.5),
+    DDIM(1.0),
+    Ancestral(),
+    Heun(churn=8.0),
+    Multistep(1, eta=0.5),
+    Multistep(2, eta=0.5),
+    Multistep(2, eta=1.0),
+    Multistep(3, eta=1.0),
+]
+SOLVERS = [*DETERMINISTIC, *STOCHASTIC]
+SIZES = (4, 2, 1, 5)
+
+
+def name(case: object) -> str:
+    """A short test id; the values of a dataclass say what it is."""
+    return str(case).replace("sciffusion.", "")
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=rng(seed), dtype=dtype)
+
+
+def points(
+    sizes: Sequence[int] = SIZES, features: Sequence[int] = (3,), dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    """Samples of different sizes."""
+    return [randn(n, *features, seed=i, dtype=dtype) for i, n in enumerate(sizes)]
+
+
+def padded(samples: Sequence[Tensor]) -> tuple[Tensor, Masked]:
+    """The samples in one padded field, with NaN where none of them is."""
+    n = max(len(s) for s in samples) + 1
+    fill = float("nan") if samples[0].is_floating_point() else -1
+    field = torch.full((len(samples), n, *samples[0].shape[1:]), fill, dtype=samples[0].dtype)
+    for row, s in zip(field, samples, strict=True):
+        row[: len(s)] = s
+    return field, Masked(torch.tensor([[i < len(s) for i in range(n)] for s in samples]))
+
+
+def packed(samples: Sequence[Tensor]) -> tuple[Tensor, Packed]:
+    """The samples end to end."""
+    sizes = torch.tensor([len(s) for s in samples])
+    index = torch.repeat_interleave(torch.arange(len(samples)), sizes)
+    return torch.cat(list(samples)), Packed(index, len(samples))
+
+
+def dense(samples: Sequence[Tensor]) -> tuple[Tensor, Dense]:
+    """Samples of one size, one per row."""
+    return torch.stack(list(samples)), Dense(len(samples))
+
+
+def in_every_layout(
+    features: Sequence[int] = (3,), dtype: torch.dtype = torch.float64
+) -> list[tuple[Tensor, Layout, list[Tensor]]]:
+    """A field, its layout and its samples: padded, packed and dense."""
+    ragged, even = points(features=features, dtype=dtype), points((3, 3, 3), features, dtype)
+    return [(*padded(ragged), ragged), (*packed(ragged), ragged), (*dense(even), even)]
+
+
+def mixture(process: Process | None = None, *, shift: float = 0.0) -> Mixture:
+    """Three correlated modes in two dimensions, off the origin."""
+    means = torch.tensor([[1.2, -0.4], [-0.9, 0.7], [0.1, 1.3]], dtype=torch.float64) + shift
+    factors = torch.tensor(
+        [[[0.5, 0.0], [0.3, 0.2]], [[0.3, 0.0], [-0.2, 0.5]], [[0.2, 0.0], [0.1, 0.4]]],
+        dtype=torch.float64,
+    )
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    return Mixture(weights, means, factors @ factors.mT, process or Gaussian(RectifiedFlow()))
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
