@@ -1,8 +1,8 @@
 r"""The times at which a sampler stops on its way from the prior to the data.
 
-A grid is a pure function ``(schedule, steps, start, stop) -> times``: ``steps + 1`` numbers in float64 that fall strictly
-from ``start`` to ``stop``. Any such function will do, and so will a tensor of times (:class:`Times`). Grids in log-SNR or
-in :math:`\sigma/\alpha` cut infinite ends off at finite ones and put the first and last time back.
+A grid is a pure function ``(schedule, steps, start, stop) -> times``: ``steps + 1`` numbers in float64 that fall
+strictly from ``start`` to ``stop``. Any such function will do, and so will a tensor of times (:class:`Times`). Grids in
+log-SNR or in :math:`\sigma/\alpha` cut infinite ends off at finite ones and put the first and last time back.
 """
 
 from __future__ import annotations
@@ -63,17 +63,26 @@ class Power(Grid):
 
     power: float = 2.0
 
+    def __post_init__(self) -> None:
+        if self.power <= 0:
+            raise ValueError(f"power must be positive, got {self.power}; 1 gives equal steps")
+
     def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
         q = 1 / self.power
         return torch.linspace(start**q, stop**q, steps + 1, dtype=torch.float64) ** self.power
 
 
+def _check_window(low: float, high: float) -> None:
+    if not low < high:
+        raise ValueError(f"need low < high, the log-SNR of most and least noise, got {low}, {high}")
+
+
 def _window(
     schedule: Schedule, start: float, stop: float, low: float, high: float
 ) -> tuple[float, float]:
-    """The log-SNR at both ends, kept inside [low, high]."""
+    """The log-SNR at both ends, kept inside [low, high]; a span outside that window keeps one unit of it."""
     a, b = float(schedule.log_snr(start)), float(schedule.log_snr(stop))
-    return min(max(a, low), high), min(max(b, low), high)
+    return max(a, min(low, b - 1)), min(b, max(high, a + 1))
 
 
 @final
@@ -83,6 +92,9 @@ class LogSNR(Grid):
 
     low: float = -8.0
     high: float = 12.0
+
+    def __post_init__(self) -> None:
+        _check_window(self.low, self.high)
 
     def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
         a, b = _window(schedule, start, stop, self.low, self.high)
@@ -97,6 +109,11 @@ class Karras(Grid):
     rho: float = 7.0
     low: float = -8.0
     high: float = 12.0
+
+    def __post_init__(self) -> None:
+        _check_window(self.low, self.high)
+        if self.rho <= 0:
+            raise ValueError(f"rho must be positive, got {self.rho}")
 
     def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
         a, b = _window(schedule, start, stop, self.low, self.high)
