@@ -5,8 +5,8 @@ A step of every solver for Gaussian processes is an affine rule
 .. math:: x_s = A\,x + \sum_j B_j\,\hat x_0^{(j)} + C\,\xi
 
 in the current value, the predictions of the data (latest first) and fresh noise. The coefficients depend on a few pairs
-:math:`(\alpha,\sigma)` and on nothing else: a solver never sees data, so it cannot tell a molecule from an image. They are
-computed once for a whole run, in float64, as Python floats.
+:math:`(\alpha,\sigma)` and on nothing else: a solver never sees data, so it cannot tell a molecule from an image. They
+are computed once for a whole run, in float64, as Python floats.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ class Window:
 class Solver(ABC):
     """A rule for one step. Stateless; the sampler carries the history.
 
-    ``order``: of global convergence (ODE order, or weak order when ``stochastic``). ``history``: how many earlier
-    predictions it uses. ``evaluations``: denoiser calls per step.
+    ``order``: of global convergence. With noise the weak order is ``min(order, 2)``: no rule can know how the noise of
+    a step changes the predictions within it. ``history``: how many earlier predictions it uses. ``evaluations``:
+    denoiser calls per step.
     """
 
     order: int

@@ -3,8 +3,9 @@ r"""First-order steps: DDIM with any amount of noise, and DDPM's ancestral step.
 .. math:: x_s = \alpha_s\hat x_0 + \sqrt{\sigma_s^2 - c^2}\;\hat e + c\,\xi,\qquad
           c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\sigma_t^2 - (\alpha_t/\alpha_s)^2\sigma_s^2}.
 
-:math:`\eta = 0` is the probability flow (Song et al., DDIM, 2021): exact where :math:`\hat x_0` is constant, and equal to
-Euler's method in rectified-flow time and in EDM's sigma. :math:`\eta = 1` is ancestral sampling (Ho et al., DDPM, 2020).
+:math:`\eta = 0` is the probability flow (Song et al., DDIM, 2021): exact where :math:`\hat x_0` is constant, and equal
+to Euler's method in rectified-flow time and in EDM's sigma. :math:`\eta = 1` is ancestral sampling
+(Ho et al., DDPM, 2020).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@ r"""Heun's second-order step, with optional churn (Karras et al., EDM, 2022, alg
 
 In :math:`y = x/\alpha`, :math:`\rho = \sigma/\alpha` the probability flow is :math:`dy/d\rho = (y-\hat x_0)/\rho`; the
 step is the trapezoidal rule on it. From (almost) pure noise the same flow is integrated as
-:math:`d(x/\sigma)/d(\alpha/\sigma) = \hat x_0`, which stays finite at :math:`\alpha_t = 0`. The last step, to clean data, is first order.
+:math:`d(x/\sigma)/d(\alpha/\sigma) = \hat x_0`, which stays finite at :math:`\alpha_t = 0`. The last step, to clean
+data, is first order.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Heun(Solver):
             return (euler,)
         if t.alpha < 1e-3 * t.sigma:
             ratio = end.sigma / t.sigma
-            return euler, Rule(ratio, (end.alpha / 2, end.alpha / 2))
+            half = (end.alpha - ratio * t.alpha) / 2
+            return euler, Rule(ratio, (half, half))
         # y_s = y + h/2 [(y - D_t)/rho_t + (y_e - D_s)/rho_s], y_e = y + h (y - D_t)/rho_t, times alpha_s
         rho_t, rho_s = t.sigma / t.alpha, end.sigma / end.alpha
         h = rho_s - rho_t

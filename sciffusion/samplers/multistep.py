@@ -1,14 +1,15 @@
 r"""Multistep exponential integrators in log-SNR: DPM-Solver++ 1 to 3, with noise if wanted.
 
-With :math:`\ell = \log(\alpha/\sigma)`, :math:`h = \ell_s - \ell_t` and a noise level :math:`\eta`, the exact solution is
+With :math:`\ell = \log(\alpha/\sigma)`, :math:`h = \ell_s - \ell_t` and a noise level :math:`\eta`, the exact
+solution is
 
 .. math:: x_s = \frac{\sigma_s}{\sigma_t}e^{-\eta^2 h}x_t
    + (1+\eta^2)\,\alpha_s\int_{\ell_t}^{\ell_s} e^{-(1+\eta^2)(\ell_s-\ell)}\,\hat x_0(\ell)\,d\ell
    + \sigma_s\sqrt{1-e^{-2\eta^2h}}\;\xi.
 
-The predictions are interpolated by the polynomial in :math:`\ell` through the last ``order`` of them and the integral is
-taken exactly. :math:`\eta = 0`: the ODE; :math:`\eta = 1`: the reverse SDE, whose first-order form is ancestral sampling.
-Source: Lu et al., DPM-Solver++, 2022; Xue et al., SA-Solver, 2023.
+The predictions are interpolated by the polynomial in :math:`\ell` through the last ``order`` of them and the integral
+is taken exactly. :math:`\eta = 0`: the ODE; :math:`\eta = 1`: the reverse SDE, whose first-order form is ancestral
+sampling. Source: Lu et al., DPM-Solver++, 2022; Xue et al., SA-Solver, 2023.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Multistep(Solver):
     """Multistep solver of order 1, 2 or 3: one evaluation a step; the default for a good denoiser in few steps.
 
     Order 3 begins with a two-evaluation step (DPM-Solver++ 2S), without which its first step would hold it at order 2.
-    The step to clean data, infinitely long in log-SNR, is first order, and so is one from pure noise.
+    The step to clean data, infinitely long in log-SNR, is first order, and so is one from pure noise, after which a run
+    of any order converges with order 2 at most. With noise the weak order is at most 2 as well.
     Raises ``ValueError`` for another order or a negative ``eta``.
     """
 

@@ -1,7 +1,7 @@
 """The loop from noise to data.
 
-A sampler is a solver, a number of steps and a grid, all frozen. ``init`` and ``step`` keep everything that changes in an
-explicit carry, so a run can be stopped, looked at, or taken apart; ``__call__`` is the loop.
+A sampler is a solver, a number of steps and a grid, all frozen. ``init`` and ``step`` keep everything that changes in
+an explicit carry, so a run can be stopped, looked at, or taken apart; ``__call__`` is the loop.
 """
 
 from __future__ import annotations
