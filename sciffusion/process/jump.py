@@ -58,7 +58,7 @@ class Jump(FieldProcess):
     def perturb_field(
         self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x0 = self.space.project(self.space.check(x0), layout)
+        x0 = self.space.check(self.space.project(x0, layout))
         eps = self.noise_field(x0, layout, noise) if eps is None else eps
         keep = noise.uniform(x0, layout) < layout.expand(self.schedule.alpha(t).to(x0.device), x0)
         return layout.clean(torch.where(keep, x0, eps)), x0, eps
@@ -94,10 +94,10 @@ class Jump(FieldProcess):
         def keep(t: float | None) -> float:
             return 1.0 if t is None else float(self.schedule.alpha(t))
 
-        return [(keep(w.start), keep(w.nodes[0]), keep(w.end)) for w in windows]
+        return [(keep(w.start), *(keep(t) for t in w.nodes), keep(w.end)) for w in windows]
 
     def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
-        start, lifted, _ = move
+        start, lifted = move[:2]
         if lifted == start:
             return x
         stay = noise.uniform(x, layout) < lifted / start
@@ -113,9 +113,10 @@ class Jump(FieldProcess):
         layout: Layout,
         noise: Noise,
     ) -> Tensor:
-        if stage > 0:  # the first stage has already jumped to the end of the step
+        # every stage jumps on, from the time of its own evaluation to that of the next, or to the end of the step
+        keep_t, keep_s = move[stage + 1], move[stage + 2]
+        if keep_s == keep_t:
             return current
-        _, keep_t, keep_s = move
-        cdf = self.posterior(base, x0[0], keep_t, keep_s).cumsum(-1)
-        u = noise.uniform(base, layout).to(cdf) * cdf[..., -1]
+        cdf = self.posterior(current, x0[0], keep_t, keep_s).cumsum(-1)
+        u = noise.uniform(current, layout).to(cdf) * cdf[..., -1]
         return layout.clean((u[..., None] >= cdf).sum(-1).clamp(max=self.space.states - 1))
