@@ -105,10 +105,10 @@ class Preconditioned(Denoiser):
       schedule F is minus EDM's (Karras et al., 2022, table 1), so its optimal output has unit variance at all times;
     * ``"x0"``, ``"eps"``, ``"flow"``, ``"score"``: F is that target itself.
 
-    Beside the field the network gets the log-SNR, clamped to +-20 and at least in float32, which makes the denoiser's law
-    independent of the schedule: it may be exchanged after training (:meth:`under`). For a jump field the network sees the
-    one-hot classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with tensors; for a
-    state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
+    Beside the field the network gets the log-SNR, clamped to +-20 and at least in float32, which makes the denoiser's
+    law independent of the schedule: it may be exchanged after training (:meth:`under`). For a jump field the network
+    sees the one-hot classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with
+    tensors; for a state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
 
     ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; fields
     that it does not name must be jump fields. Samplers hand every denoiser its prediction of the step before; the

@@ -37,10 +37,10 @@ class Noise:
     """
 
     def __init__(self, seed: int | Sequence[int]) -> None:
-        seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
+        self.per_sample = not isinstance(seed, int | np.integer)
+        seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
         if not seeds:
             raise ValueError("seed is an empty sequence; give one integer, or one per sample")
-        self.per_sample = not isinstance(seed, int)
         self._streams = [torch.Generator().manual_seed(s) for s in seeds]
 
     def normal(self, like: Tensor, layout: Layout) -> Tensor:
@@ -48,7 +48,7 @@ class Noise:
         return self._draw(like, layout, torch.randn)
 
     def uniform(self, like: Tensor, layout: Layout) -> Tensor:
-        """Numbers uniform on [0, 1) with the shape and device of ``like`` (its dtype if it is a float, else float32)."""
+        """Numbers uniform on [0, 1) with the shape and device of ``like`` (its dtype, if a float)."""
         return self._draw(like, layout, torch.rand)
 
     def _draw(self, like: Tensor, layout: Layout, draw: Callable[..., Tensor]) -> Tensor:

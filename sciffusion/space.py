@@ -44,7 +44,13 @@ class Space(ABC):
 
 
 class GaussianSpace(Space):
-    """A linear space with the Gaussian prior :math:`N(0, L L^T)`."""
+    """A linear space with the Gaussian prior :math:`N(0, L L^T)`.
+
+    ``scale`` is the standard deviation of the noise, before a projection takes some of it away: a number, or a tensor
+    that broadcasts to the field.
+    """
+
+    scale: float | Tensor
 
     @abstractmethod
     def precision(self, e: Tensor, layout: Layout) -> Tensor:
@@ -83,7 +89,8 @@ class Euclidean(GaussianSpace):
     def log_prior(self, x: Tensor, layout: Layout) -> Tensor:
         scale = torch.as_tensor(self._scale(x), dtype=x.dtype, device=x.device)
         log_det = layout.reduce(layout.clean(scale.log().expand_as(x)), "sum")
-        return -0.5 * (self.norm2(x, layout) + self.dof(x, layout) * _LOG_2PI) - log_det
+        dof = self.dof(x, layout).to(x.dtype)
+        return -0.5 * (self.norm2(x, layout) + dof * _LOG_2PI) - log_det
 
     def project(self, x: Tensor, layout: Layout) -> Tensor:
         return layout.clean(x)
@@ -114,7 +121,7 @@ class ZeroCoM(GaussianSpace):
         return self.project(noise.normal(like, layout) * self.scale, layout)
 
     def log_prior(self, x: Tensor, layout: Layout) -> Tensor:
-        dof = self.dof(x, layout)
+        dof = self.dof(x, layout).to(x.dtype)
         return -0.5 * (self.norm2(x, layout) + dof * _LOG_2PI) - dof * math.log(self.scale)
 
     def project(self, x: Tensor, layout: Layout) -> Tensor:

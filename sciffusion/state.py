@@ -8,6 +8,7 @@ may go too, and comes back as a plain tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, final
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from sciffusion.layout import Dense, Layout
 
-__all__ = ["State", "Value", "batch_of", "map_value"]
+__all__ = ["State", "Value", "batch_of", "layout_of"]
 
 
 @final
@@ -38,7 +39,7 @@ class State(Mapping[str, Tensor]):
         self._layouts = (
             dict.fromkeys(self._fields, layout) if isinstance(layout, Layout) else dict(layout)
         )
-        self._context = dict(context or {})
+        self._context = MappingProxyType(dict(context or {}))
         if not self._fields:
             raise ValueError("fields is empty; a state holds at least one field")
         missing = [name for name in self._fields if name not in self._layouts]
@@ -98,13 +99,6 @@ def batch_of(x: Value) -> int:
     return x.batch if isinstance(x, State) else x.shape[0]
 
 
-def map_value(fn: Callable[..., Tensor], x: Value, *others: Value) -> Value:
-    """Apply ``fn`` to a tensor, or to every field of a state; the others must be of the same kind."""
-    if isinstance(x, State):
-        return x.map(fn, *(o for o in others if isinstance(o, State)))
-    return fn(x, *others)
-
-
 def layout_of(x: Value, name: str | None = None) -> Layout:
     """The layout of a tensor (dense), or of a state's named field."""
     return x.layout(name) if isinstance(x, State) and name is not None else Dense(batch_of(x))
@@ -117,11 +111,8 @@ def _flatten(state: State) -> tuple[list[Any], Any]:
 def _unflatten(values: Any, aux: Any) -> State:
     names, layouts, context = aux
     state = object.__new__(State)  # transforms pass placeholders through: no checks here
-    state._fields, state._layouts, state._context = (
-        dict(zip(names, values, strict=True)),
-        layouts,
-        context,
-    )
+    state._fields, state._layouts = dict(zip(names, values, strict=True)), layouts
+    state._context = MappingProxyType(context)
     return state
 
 
