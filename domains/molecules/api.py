@@ -60,7 +60,10 @@ class SamplingConfig:
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The core's sampler, with another number of steps if wanted."""
-        return Sampler(Multistep(self.order, self.eta), steps or self.steps, Power(self.power))
+        steps = self.steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        return Sampler(Multistep(self.order, self.eta), steps, Power(self.power))
 
 
 @final
@@ -137,9 +140,10 @@ class MoleculeModel:
         known = self.config.conditions
         for name in given or {}:
             if name not in known:
+                trained = ", ".join(known) or "no property"
                 raise ValueError(
-                    f"given names {name!r}, but this model was trained on {list(known) or 'no property'}. "
-                    f"{did_you_mean(name, known)}"
+                    f"given names {name!r}, but this model was trained on {trained}. "
+                    f"{did_you_mean(name, known)}".rstrip()
                 )
         if not given:
             if guidance != 1:

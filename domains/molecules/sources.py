@@ -54,11 +54,12 @@ def check_output(path: Path) -> None:
 def get_qm9(path: Path | None = None) -> tuple[MoleculeSet, Path]:
     """QM9 and the file that keeps it, which is made from a local copy if there is one at ``path``."""
     kept = cache_dir("qm9") / "qm9.npz"
-    if path is not None:
-        with atomic_write(kept) as part:
-            prepare_qm9(path, part)
-            qm9(path=part)  # raises, and so keeps nothing, if it is another set
-    return qm9(), kept
+    if path is None:
+        return qm9(), kept
+    with atomic_write(kept) as part:
+        prepare_qm9(path, part)
+        mols = qm9(path=part)  # if it is another set this raises, and nothing is kept
+    return mols, kept
 
 
 def _container(mols: MoleculeSet) -> Molecules:

@@ -101,7 +101,10 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
             raise ValueError(
                 "model.charges is true, but these molecules come without formal charges"
             )
-        self.mols, self.valid = mols, valid
+        # batches hold the model's types, whatever order of elements the set has
+        vocabulary = config.model.vocabulary
+        self.mols = mols = replace(mols, vocabulary=vocabulary)
+        self.valid = replace(valid, vocabulary=vocabulary) if valid is not None else None
         # rounded, for the last digits of a sum depend on the number of threads
         scale = config.model.scale or round(float(mols.pos.double().square().mean().sqrt()), 6)
         sees_itself = config.objective.self_condition > 0

@@ -86,8 +86,6 @@ def sample(
     chosen.check_output(out)
     if picture is not None and picture.suffix not in _PICTURES:
         raise ValueError(f"--picture {picture}: end it with one of {', '.join(_PICTURES)}")
-    if steps is not None and steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {steps}")
     trained = chosen.load(model or _default_model(chosen, domain)).to(_device(device))
     samples = trained.sample(n, seed=seed, steps=steps)
     _say(f"{len(samples)} samples in {samples.save(out)}")
