@@ -80,6 +80,15 @@ def test_a_power_profile_averages_a_ramp_like_its_power_law(sigma_rel: float) ->
     assert on_a_ramp(Power(sigma_rel=sigma_rel), n) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_power_profile_forgets_the_initial_weights_at_its_first_update() -> None:
+    model = Net()
+    fill(model, 5.0)
+    ema = EMA(model, Power())
+    fill(model, 7.0)
+    ema.update(model)
+    assert values(ema) == {7.0}
+
+
 def test_averages_go_by_name_when_parameters_come_in_another_order() -> None:
     model, shuffled = Net(), Net()
     shuffled.first, shuffled.second = model.first, model.second
