@@ -22,12 +22,12 @@ from sciffusion.registry import domains
 ROOT = Path(__file__).resolve().parents[1]
 MATHS = {"torch", "numpy", "sciffusion"}
 # What each outer room of the core may import at module level beyond the mathematics. A bare GPU
-# machine trains with these; pydantic and cyclopts belong to the command line.
+# machine trains with these; cyclopts belongs to the command line.
 ROOMS = {
     "training": {"yaml", "safetensors", "rich"},
     "io": {"yaml", "safetensors"},
     "config": {"yaml"},
-    "cli": {"yaml", "safetensors", "rich", "pydantic", "cyclopts"},
+    "cli": {"yaml", "safetensors", "rich", "cyclopts"},
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOMAINS = sorted(ROOT.glob("domains/*/__init__.py"))
@@ -217,13 +217,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_every_module_of_the_core_imports_on_a_bare_gpu_machine() -> None:
     names = [module_name(path) for path in core_files() if room(path) != "cli"]
-    blocked = modules_of(distributions_of_extras()) | {"pydantic", "cyclopts"}
+    blocked = modules_of(distributions_of_extras()) | {"cyclopts"}
     run_python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", *blocked)
 
 
 def test_importing_a_domain_needs_none_of_its_packages() -> None:
     names = [entry.module for entry in domains().values() if entry.module.startswith("sciffusion.")]
-    blocked = modules_of(distributions_of_extras()) | {"pydantic", "cyclopts"}
+    blocked = modules_of(distributions_of_extras()) | {"cyclopts"}
     run_python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", *blocked)
 
 
