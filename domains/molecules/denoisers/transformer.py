@@ -68,14 +68,22 @@ class Transformer(MoleculeNet):
     ) -> dict[str, Tensor]:
         unknown = set(x) - {"pos", *self.channels}
         if unknown:
-            raise ValueError(f"the transformer has no place for the fields {sorted(unknown)}; use EGNN for bonds")
+            raise ValueError(
+                f"the transformer has no place for the fields {sorted(unknown)}; use EGNN for bonds"
+            )
         layout = x.layout("pos")
         (pos, mask), atom = to_padded(x["pos"], layout), self._atoms(x)
-        before = (None, None) if previous is None else (to_padded(previous["pos"], layout)[0], self._atoms(previous))
+        before = (
+            (None, None)
+            if previous is None
+            else (to_padded(previous["pos"], layout)[0], self._atoms(previous))
+        )
         scalars = self.scalars(log_snr, cond, x.batch) if self.scalars.width else None
         full = None if bool(mask.all()) else mask
         out, logits = self.net(pos, atom, full, log_snr["pos"], before[0], before[1], scalars)
-        fields = dict(zip(self.channels, logits.split(list(self.channels.values()), -1), strict=True))
+        fields = dict(
+            zip(self.channels, logits.split(list(self.channels.values()), -1), strict=True)
+        )
         return {k: to_packed(v, mask, layout) for k, v in {"pos": out, **fields}.items()}
 
     def _atoms(self, x: State) -> Tensor:
