@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sciffusion.io.atomic import atomic_write
@@ -46,7 +46,8 @@ def export(
     except (TypeError, ValueError) as error:
         raise ValueError(f"meta must be plain JSON values: {error}") from error
     with atomic_write(path) as part:
-        save_file(stored, part, metadata={_KEY: text})
+        # bytes rather than save_file, which would make the file unreadable for others
+        part.write_bytes(save(stored, metadata={_KEY: text}))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, object]]:

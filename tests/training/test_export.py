@@ -102,3 +102,9 @@ def test_other_files_are_refused_with_their_name(tmp_path: Path) -> None:
         load_weights(broken)
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "none")
+
+
+def test_a_shipped_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    export({"w": torch.zeros(2)}, tmp_path / "model.safetensors", {})
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
