@@ -192,7 +192,7 @@ class EGNN(MoleculeNet):
             torch.zeros_like(now) if previous is None else blocks.take(previous[name])
             for now, name in zip(features, self.channels, strict=True)
         ]
-        h = self.embed(torch.cat([*features, scalars[blocks.molecule]], 1)).to(pos)  # not half
+        h = self.embed(torch.cat([*features, scalars[blocks.molecule]], 1))
         start = at = blocks.take(pos)
         parts = list(blocks.parts(_PAIRS_IN_CACHE)) if by_size else [blocks]
         sizes = [part.pairs for part in parts]
