@@ -51,20 +51,25 @@ class Permutation(Coupling):
 
     def __call__(self, x0: Value, eps: Value) -> Tensor:
         optimize = require("scipy.optimize", extra="molecules")
-        a, b = (v[self.field] if isinstance(v, State) and self.field else v for v in (x0, eps))
-        if isinstance(a, State) or isinstance(b, State):
-            raise ValueError(f"field must name one of {list(x0)} for a state")
-        layout = layout_of(x0, self.field)
-        ragged = isinstance(layout, Masked) and not bool(layout.mask.all())
-        if ragged or len(set(layout.parts(a))) != 1:
-            raise ValueError(
-                "Permutation pairs samples of one size; bucket the batch by size or use Independent"
-            )
+        if isinstance(x0, State) and self.field not in x0:
+            raise ValueError(f"field must name one of {list(x0)} for a state, got {self.field!r}")
+        # every field is permuted, so none may be ragged
+        for name, v in x0.items() if isinstance(x0, State) else [(None, x0)]:
+            if not _of_one_size(v, layout_of(x0, name)):
+                raise ValueError(
+                    "Permutation pairs samples of one size; bucket the batch by size or use Independent"
+                )
+        a, b = (v[str(self.field)] if isinstance(v, State) else v for v in (x0, eps))
         shape = (batch_of(x0), -1)
         cost = torch.cdist(a.double().reshape(shape), b.double().reshape(shape)) ** 2
         return torch.as_tensor(
             optimize.linear_sum_assignment(cost.cpu().numpy())[1], device=a.device
         )
+
+
+def _of_one_size(x: Tensor, layout: Layout) -> bool:
+    padded = isinstance(layout, Masked) and not bool(layout.mask.all())
+    return not padded and len(set(layout.parts(x))) == 1
 
 
 def permute(x: Value, perm: Tensor) -> Value:

@@ -1,9 +1,10 @@
 r"""What is minimised: noise a batch, predict, compare.
 
-For a Gaussian field the loss of a sample is :math:`w(\lambda_t)\,\|\hat x_0 - x_0\|^2 / \mathrm{dof}` in the norm of its
-space. A weight is a function of the log-SNR **in x0 space**, whatever the target: ``MinSNR`` means the same loss for a
-network of any parameterisation. Without a weight, the error of the objective's ``target`` counts evenly:
-:math:`\|\hat v - v\|^2`, :math:`\|\hat e - e\|^2` and so on. For a jump field it is the cross-entropy of the clean class.
+For a Gaussian field the loss of a sample is :math:`w(\lambda_t)\,\|\hat x_0 - x_0\|^2 / \mathrm{dof}` in the norm of
+its space. A weight is a function of the log-SNR **in x0 space**, whatever the target: ``MinSNR`` means the same loss
+for a network of any parameterisation. Without a weight, the error of the objective's ``target`` counts evenly:
+:math:`\|\hat v - v\|^2`, :math:`\|\hat e - e\|^2` and so on. For a jump field it is the cross-entropy of the clean
+class.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class EDM(Weight):
 
     sigma_data: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.sigma_data <= 0:
+            raise ValueError(f"sigma_data must be positive, got {self.sigma_data}")
+
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.exp() + 1 / self.sigma_data**2
 
@@ -63,6 +68,10 @@ class MinSNR(Weight):
     r""":math:`w = \min(\mathrm{SNR}, \gamma)` (Hang et al., 2023). Finite at zero and infinite SNR."""
 
     gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.gamma <= 0:
+            raise ValueError(f"gamma must be positive, got {self.gamma}")
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.clamp(max=math.log(self.gamma)).exp()
@@ -101,6 +110,10 @@ class UniformTimes(TimeSampler):
 
     low: float = 0.0
     high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"need 0 <= low < high <= 1, got {self.low} and {self.high}")
 
     def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
         return (self.low + (self.high - self.low) * noise.scalars(batch)).clamp(_EDGE, 1 - _EDGE)

@@ -1,0 +1,118 @@
+"""Couplings are permutations of the noise: nothing lost, nothing scrambled."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciffusion.coupling import Independent, Permutation, permute
+from sciffusion.denoiser import Condition, Denoiser, Prediction
+from sciffusion.layout import Dense, Packed
+from sciffusion.noise import Noise
+from sciffusion.objective import Objective
+from sciffusion.process import Gaussian, Joint
+from sciffusion.schedule import RectifiedFlow
+from sciffusion.space import ZeroCoM
+from sciffusion.state import State, Value
+from tests.core.cases import dense, packed, padded, points, randn
+
+pytest.importorskip("scipy")
+
+
+def cost(x0: Tensor, eps: Tensor, perm: Tensor) -> float:
+    return float((x0 - eps[perm]).square().sum())
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5,), (5, 2, 3), (1, 4)])
+def test_the_permutation_is_the_best_of_all(shape: tuple[int, ...]) -> None:
+    for seed in range(6):
+        x0, eps = randn(*shape, seed=seed), randn(*shape, seed=100 + seed)
+        perm = Permutation()(x0, eps)
+        assert perm.sort().values.tolist() == list(range(shape[0]))
+        best = min(cost(x0, eps, torch.tensor(p)) for p in permutations(range(shape[0])))
+        assert cost(x0, eps, perm) == pytest.approx(best, rel=1e-12)
+
+
+def test_independent_noise_stays_where_it_was_drawn() -> None:
+    assert Independent()(randn(3, 2), randn(3, 2)) is None
+
+
+def test_noise_moves_as_whole_samples_in_every_layout() -> None:
+    samples, perm = points((3, 3, 3)), torch.tensor([2, 0, 1])
+    for make in (dense, packed):
+        field, layout = make(samples)
+        moved = permute(State({"pos": field}, layout), perm)
+        assert isinstance(moved, State)
+        assert torch.equal(moved["pos"], make([samples[i] for i in perm])[0])
+    assert torch.equal(permute(field, perm[:3]), field[perm])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [dense, packed])
+def test_every_field_moves_with_the_field_that_decides(make: object) -> None:
+    assert callable(make)
+    pos, layout = make(points((2, 2, 2, 2)))
+    other = randn(4, 1, seed=5)
+    state = State({"pos": pos, "lattice": other}, {"pos": layout, "lattice": Dense(4)})
+    noise = State(
+        {"pos": pos.flip(0), "lattice": other.flip(0)}, {"pos": layout, "lattice": Dense(4)}
+    )
+    perm = Permutation("pos")(state, noise)
+    moved = permute(noise, perm)
+    assert isinstance(moved, State)
+    assert torch.equal(moved["lattice"], noise["lattice"][perm])
+
+
+class Labelled(Denoiser):
+    """Takes the data from the condition: right only where each sample keeps its own."""
+
+    def __init__(self, process: Gaussian) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        return Prediction(cond, x_t, t, self.process)
+
+
+def test_data_and_conditions_stay_together() -> None:
+    process, x0 = Gaussian(RectifiedFlow()), randn(6, 2)
+    assert Permutation()(x0, randn(6, 2, seed=9)).tolist() != list(range(6))
+    objective = Objective(process, coupling=Permutation())
+    assert float(objective(Labelled(process), x0, x0, noise=Noise(0)).mean) == 0.0
+
+
+def test_samples_of_different_sizes_are_refused() -> None:
+    samples = points((3, 2, 4))
+    for field, layout in (padded(samples), packed(samples)):
+        state = State({"pos": field}, layout)
+        with pytest.raises(ValueError, match="samples of one size"):
+            Permutation("pos")(state, state)
+
+
+def test_another_field_of_different_sizes_is_refused_too() -> None:
+    """It would be cut at the wrong places: 6 rows of 3 samples divide evenly by chance."""
+    rows = Packed(torch.tensor([0, 1, 1, 1, 2, 2]), 3)
+    state = State({"pos": randn(3, 2, 3), "bond": randn(6, 1)}, {"pos": Dense(3), "bond": rows})
+    with pytest.raises(ValueError, match="samples of one size"):
+        Permutation("pos")(state, state)
+
+
+@pytest.mark.parametrize("field", [None, "positions"])
+def test_a_state_needs_the_name_of_one_of_its_fields(field: str | None) -> None:
+    state = State({"pos": randn(3, 2)}, Dense(3))
+    with pytest.raises(ValueError, match=r"field must name one of \['pos'\]"):
+        Permutation(field)(state, state)
+
+
+def test_coupling_shortens_the_paths() -> None:
+    process = Joint({"pos": Gaussian(RectifiedFlow(), ZeroCoM())})
+    field, layout = dense(points((4,) * 16))
+    x0 = State({"pos": field - field.mean(1, keepdim=True)}, layout)
+    eps = process.draw(x0, Noise(0))
+    assert isinstance(eps, State)
+    perm = Permutation("pos")(x0, eps)
+    assert cost(x0["pos"], eps["pos"], perm) < cost(x0["pos"], eps["pos"], torch.arange(16))
