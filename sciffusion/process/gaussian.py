@@ -64,7 +64,8 @@ class Gaussian(FieldProcess):
         r"""Turn a prediction of ``src`` at :math:`(x_t, t)` into one of ``dst``.
 
         Raises ``ValueError`` for an unknown target. Where a conversion divides by zero (x0 from eps at
-        :math:`\alpha = 0`, eps from x0 at :math:`\sigma = 0`) the result is not finite.
+        :math:`\alpha = 0`, eps from x0 at :math:`\sigma = 0`, anything from the flow where both rates vanish, as the
+        polynomial schedule's do at t = 1) the result is not finite.
         """
         if src == dst:
             return value

@@ -1,0 +1,157 @@
+"""Guidance: scale 1 is the conditional prediction, 0 the unconditional one, in every batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciffusion.denoiser import Condition, Denoiser, Prediction
+from sciffusion.guidance import CFG
+from sciffusion.layout import Dense
+from sciffusion.noise import Noise
+from sciffusion.oracle import Mixture
+from sciffusion.process import Gaussian, Joint, Jump, Process
+from sciffusion.samplers import DDIM, Heun, Multistep, Sampler
+from sciffusion.schedule import VE, VP, RectifiedFlow, Schedule
+from sciffusion.space import Categorical
+from sciffusion.state import State, Value
+from sciffusion.testing import check_guidance
+from tests.core.cases import mixture, name, randn
+
+NONE = torch.tensor(-1)
+
+
+def tensor(x: Value) -> Tensor:
+    assert isinstance(x, Tensor)
+    return x
+
+
+class Labelled(Denoiser):
+    """The exact denoiser of a mixture whose label is the mode; the label -1 means any. Counts its calls."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self.process, self.calls = process, 0
+        self.whole = mixture(process)
+        w = torch.ones(1, dtype=torch.float64)
+        self.modes = [
+            Mixture(w, m[None], c[None], process)
+            for m, c in zip(self.whole.means, self.whole.covs, strict=True)
+        ]
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        self.calls += 1
+        labels = torch.as_tensor(cond).expand(tensor(x_t).shape[0])
+        t = torch.as_tensor(t).expand(tensor(x_t).shape[0])
+        rows = []
+        for i, label in enumerate(labels.tolist()):
+            inner = self.whole if label < 0 else self.modes[label]
+            rows.append(tensor(inner(tensor(x_t)[i : i + 1], t[i : i + 1]).x0))
+        return Prediction(torch.cat(rows), x_t, t, self.process)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_classifier_free_guidance_keeps_its_contract_in_every_batch(batch: int) -> None:
+    denoiser, labels = Labelled(Gaussian(RectifiedFlow())), torch.tensor([2, 0, 1])[:batch]
+    check_guidance(
+        lambda scale: CFG(denoiser, labels, NONE, scale),
+        denoiser.given(labels),
+        denoiser.given(NONE),
+        randn(batch, 2),
+    )
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_the_kind_of_the_result_does_not_depend_on_the_scale(scale: float, batch: int) -> None:
+    guided = CFG(Labelled(Gaussian(RectifiedFlow())), torch.zeros(batch).long(), NONE, scale)
+    out = guided(randn(batch, 2), torch.tensor(0.5))
+    assert isinstance(out, Prediction) and tensor(out.x0).shape == (batch, 2)
+    for solver in (DDIM(), Heun(), Multistep(2, 0.5)):
+        assert tensor(Sampler(solver, 2)(guided, randn(batch, 2)).x).shape == (batch, 2)
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(0.0, 1), (1.0, 1), (2.0, 2), (-1.0, 2)])
+def test_one_call_is_made_where_one_is_enough(scale: float, calls: int) -> None:
+    denoiser = Labelled(Gaussian(RectifiedFlow()))
+    CFG(denoiser, torch.tensor([0, 1]), NONE, scale)(randn(2, 2), torch.tensor(0.5))
+    assert denoiser.calls == calls
+
+
+@pytest.mark.parametrize("schedule", [RectifiedFlow(), VP(), VE()], ids=name)
+def test_the_guided_score_is_the_score_of_the_tilted_density(schedule: Schedule) -> None:
+    r"""grad log p(x) + w (grad log p(x|c) - grad log p(x)), the gradients taken by autograd."""
+    denoiser, scale = Labelled(Gaussian(schedule)), 3.0
+    guided, x = CFG(denoiser, torch.tensor(1), NONE, scale), randn(5, 2).requires_grad_()
+    for t in (0.2, 0.5, 0.9):
+        time = torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = schedule(time)
+        covs = alpha**2 * denoiser.whole.covs + sigma**2 * torch.eye(2, dtype=torch.float64)
+        log_p = torch.distributions.MultivariateNormal(alpha * denoiser.whole.means, covs).log_prob(
+            x[:, None]
+        )
+        whole = (log_p + denoiser.whole.weights.log()).logsumexp(1)
+        tilted = whole + scale * (log_p[:, 1] - whole)
+        (want,) = torch.autograd.grad(tilted.sum(), x)
+        got = tensor(guided(x.detach(), time).to("score"))
+        assert torch.allclose(got, want, rtol=1e-6, atol=1e-7)
+
+
+def test_guidance_moves_samples_towards_the_condition() -> None:
+    denoiser = Labelled(Gaussian(RectifiedFlow()))
+    x, share = randn(60, 2), []
+    for scale in (0.0, 1.0, 4.0):
+        end = tensor(Sampler(Multistep(2), 10)(CFG(denoiser, torch.tensor(0), NONE, scale), x).x)
+        modes = torch.distributions.MultivariateNormal(denoiser.whole.means, denoiser.whole.covs)
+        p = (modes.log_prob(end[:, None]) + denoiser.whole.weights.log()).softmax(1)[:, 0]
+        share.append(float(p.mean()))
+    assert share[0] < 0.7 < 0.9 < share[1] < share[2]
+
+
+class Classes(Denoiser):
+    """Class probabilities (and a value) that depend on the condition alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        flow = RectifiedFlow()
+        self.process = Joint({"x": Gaussian(flow), "k": Jump(flow, Categorical(3))})
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        assert isinstance(x_t, State)
+        p = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])[cond]
+        x0 = {"x": torch.full_like(x_t["x"], float(cond)), "k": p.expand(*x_t["k"].shape, 3)}
+        return Prediction(x_t.replace(x0), x_t, t, self.process)
+
+
+def test_classes_are_guided_in_log_probability() -> None:
+    denoiser = Classes()
+    x0 = State({"x": torch.zeros(2, 1), "k": torch.zeros(2, 4, dtype=torch.long)}, Dense(2))
+    check_guidance(
+        lambda scale: CFG(denoiser, 1, 0, scale), denoiser.given(1), denoiser.given(0), x0
+    )
+    x_t = denoiser.process.perturb(x0, torch.tensor(0.5), Noise(0)).x_t
+    guided = CFG(denoiser, 1, 0, 2.5)(x_t, torch.tensor(0.5)).x0
+    want = torch.tensor([0.6, 0.3, 0.1]) ** 2.5 / torch.tensor([0.2, 0.3, 0.5]) ** 1.5
+    assert isinstance(guided, State)
+    assert torch.allclose(guided["k"], (want / want.sum()).expand(2, 4, 3))
+    assert torch.allclose(guided["x"], torch.full((2, 1), 2.5))
+
+
+def test_a_class_that_the_condition_excludes_stays_excluded() -> None:
+    process = Jump(RectifiedFlow(), Categorical(3))
+    p, q = torch.tensor([[[0.0, 0.5, 0.5]]]), torch.tensor([[[0.3, 0.3, 0.4]]])
+    mixed = tensor(process.combine((2.0, -1.0), (p, q)))
+    assert float(mixed[0, 0, 0]) < 1e-20 and torch.allclose(mixed.sum(-1), torch.ones(1, 1))
+
+
+def test_another_condition_cannot_be_given_to_a_bound_one() -> None:
+    guided = CFG(Labelled(Gaussian(RectifiedFlow())), torch.tensor(0), NONE, 2.0)
+    with pytest.raises(ValueError, match="bound already"):
+        guided(randn(2, 2), torch.tensor(0.5), torch.tensor(1))
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        CFG(guided, None, None, scale=1.0, weight=2.0)  # type: ignore[call-arg]
