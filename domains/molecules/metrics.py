@@ -5,9 +5,9 @@ ICML 2022, arXiv:2203.17003) for the bonds that the molecules' rule draws. Rates
 all molecules that were sampled, unless the name says otherwise. Nothing is dropped silently: what
 could not be computed counts as a failure or is listed as one.
 
-No figure means much alone. Real molecules do not reach 100 % either, and a set of few stable
-molecules can be sampled from a poor model, so read each figure beside that of real data and beside
-the distances of the geometry.
+No figure means much alone. Real molecules do not reach 100 % either, and atoms scattered so far
+that nothing is bonded are mostly "valid". Read each figure beside that of real data, beside
+connectedness and beside the distances of the geometry.
 """
 
 from __future__ import annotations

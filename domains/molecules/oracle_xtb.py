@@ -1,8 +1,9 @@
 """GFN2-xTB through tblite: a physical judge of geometry, and an oracle of properties.
 
 Bannwarth, Ehlert and Grimme, J. Chem. Theory Comput. 15, 1652 (2019). A single point of a QM9
-molecule takes milliseconds on one core, if there is only one thread: set ``OMP_NUM_THREADS=1``
-before Python starts, because on molecules this small several threads are many times slower.
+molecule takes milliseconds on one core. On molecules this small several threads only wait for each
+other, on a busy machine for seconds, so a calculation runs on one thread of the OpenMP library that
+tblite shares with torch. Where the two share none, set ``OMP_NUM_THREADS=1`` before Python starts.
 
 Sampled molecules may be nonsense. So a calculation that breaks down returns `Failed` with a reason;
 whoever averages has to say how many failed.
@@ -10,14 +11,17 @@ whoever averages has to say how many failed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
+import torch
 
 from sciffusion.errors import require
 
-from .chem import Floats
+from .chem import Floats, pairs_within
 from .container import Molecule
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ EV = 27.211386245988  # eV in one hartree
 KCAL_PER_MOL = 627.5094740631  # kcal/mol in one hartree
 _BOHR = 0.529177210903  # angstrom
 _DEBYE = 2.541746473  # debye in one e bohr
+_OVERLAP = 0.4  # angstrom; the shortest bond there is, of H2, has 0.74
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class XTB:
     def single_point(self, mol: Molecule) -> SinglePoint | Failed:
         """Energy, orbitals, dipole and gradient at the given geometry."""
         tblite = require("tblite.interface", extra="molecules")
-        if not np.isfinite(mol.positions).all():
-            return Failed("coordinates are not finite")
+        if wrong := _senseless(mol):
+            return wrong
         try:
             calculator = tblite.Calculator(
                 "GFN2-xTB",
@@ -108,7 +113,8 @@ class XTB:
                 uhf=self._unpaired(mol),
             )
             calculator.set("verbosity", 0)
-            found = calculator.singlepoint()
+            with _one_thread():
+                found = calculator.singlepoint()
         except RuntimeError as error:
             return Failed(str(error))
         levels = found.get("orbital-energies") * EV
@@ -122,18 +128,19 @@ class XTB:
             charges=found.get("charges"),
         )
 
-    def relax(self, mol: Molecule, *, fmax: float = 0.05, steps: int = 500) -> Relaxation | Failed:
+    def relax(self, mol: Molecule, *, fmax: float = 0.05, steps: int = 250) -> Relaxation | Failed:
         """BFGS until no force exceeds ``fmax`` (eV/angstrom); not converged in ``steps`` fails."""
         optimize = require("ase.optimize", extra="molecules")
         build = require("ase.build", extra="molecules")
-        if not np.isfinite(mol.positions).all():
-            return Failed("coordinates are not finite")
+        if wrong := _senseless(mol):
+            return wrong
         start, atoms = mol.ase(), self._atoms(mol)
         try:
-            before = atoms.get_potential_energy() / EV
-            optimizer = optimize.BFGS(atoms, logfile=None)
-            converged = optimizer.run(fmax=fmax, steps=steps)
-            after = atoms.get_potential_energy() / EV
+            with _one_thread():
+                before = atoms.get_potential_energy() / EV
+                optimizer = optimize.BFGS(atoms, logfile=None)
+                converged = optimizer.run(fmax=fmax, steps=steps)
+                after = atoms.get_potential_energy() / EV
         except (RuntimeError, np.linalg.LinAlgError) as error:
             return Failed(str(error))
         if not converged:
@@ -156,3 +163,24 @@ class XTB:
             verbosity=0,
         )
         return atoms
+
+
+def _senseless(mol: Molecule) -> Failed | None:
+    """Geometry at which no energy means anything, and where the iterations may take for ever."""
+    if not np.isfinite(mol.positions).all():
+        return Failed("coordinates are not finite")
+    i, j = pairs_within(mol.batch.ptr)
+    apart = np.linalg.norm(mol.positions[i] - mol.positions[j], axis=1)
+    if len(apart) and apart.min() < _OVERLAP:
+        return Failed(f"two atoms are {apart.min():.2f} angstrom apart")
+    return None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sciffusion.errors import require
 
-from .chem import Bools, Floats
+from .chem import Bools, Floats, pairs_within
 from .container import Molecule, Molecules
 from .geometry_metrics import Coordinates, bond_angles, bond_lengths, dihedrals
 
@@ -115,7 +115,11 @@ def drawings(mols: Molecules, *, columns: int = 6, pixels: int = 200) -> Image:
 
 
 def flat(mol: Molecule) -> Mol:
-    """The molecule with 2D coordinates, without explicit H if it is valid."""
+    """The molecule with 2D coordinates, without explicit H if it is valid.
+
+    Where RDKit lays atoms on top of each other, as it does for a tangle of too many bonds, they
+    stand on a circle instead.
+    """
     chem = require("rdkit.Chem", extra="molecules")
     coordinates = require("rdkit.Chem.rdDepictor", extra="molecules")
     found = mol.rdkit()
@@ -126,6 +130,12 @@ def flat(mol: Molecule) -> Mol:
             found.UpdatePropertyCache(strict=False)
             chem.FastFindRings(found)
         coordinates.Compute2DCoords(found)
+    page = found.GetConformer().GetPositions()
+    i, j = pairs_within(np.array([0, len(page)]))
+    if (np.linalg.norm(page[i] - page[j], axis=1) < 0.05).any():
+        turn = np.linspace(0, 2 * np.pi, len(page), endpoint=False)
+        ring = np.stack([np.cos(turn), np.sin(turn), np.zeros(len(page))], axis=1)
+        found.GetConformer().SetPositions(ring * len(page) / 4)
     return found
 
 

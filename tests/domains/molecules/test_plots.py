@@ -119,6 +119,20 @@ def test_a_flat_molecule_hides_hydrogens_only_if_it_is_valid(mols: Molecules) ->
     assert not plots.flat(mols[0]).GetConformer().Is3D()
 
 
+def test_any_tangle_of_atoms_can_be_drawn() -> None:
+    rng = np.random.default_rng(0)
+    ptr = np.arange(0, 61 * 20, 20)
+    tangle = Molecules(rng.normal(size=(ptr[-1], 3)) * 0.8, rng.choice([1, 6, 7, 8], ptr[-1]), ptr)
+    for mol in tangle:
+        page = plots.flat(mol).GetConformer().GetPositions()
+        apart = np.linalg.norm(page[:, None] - page, axis=-1) + np.eye(len(page))
+        assert apart.min() > 0.04
+    assert html(tangle, most=60).count("<svg") == 60
+    assert plots.drawings(tangle).size[0] == 1200
+    plots.grid(tangle)
+    plots.geometry(tangle, tangle)
+
+
 def test_geometry_panels_name_their_type_and_distance(mols: Molecules) -> None:
     longer = replace(mols[:5], positions=mols[:5].positions * 1.01)
     figure = plots.geometry(longer, mols[:5], columns=2)

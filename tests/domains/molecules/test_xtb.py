@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from tblite.interface import Calculator, Result
 
 from sciffusion.domains.molecules.container import Molecule, Molecules
 from sciffusion.domains.molecules.oracle_xtb import (
@@ -160,7 +162,9 @@ def test_a_real_molecule_has_little_strain_and_a_jittered_one_much(real: Molecul
 
 
 @pytest.mark.parametrize(
-    "positions", [np.zeros((2, 3)), np.array([[0, 0, 0], [np.nan, 0, 0]])], ids=["same", "nan"]
+    "positions",
+    [np.zeros((2, 3)), np.array([[0, 0, 0], [0.3, 0, 0]]), np.array([[0, 0, 0], [np.nan, 0, 0]])],
+    ids=["same", "close", "nan"],
 )
 def test_nonsense_is_a_failed_outcome_with_a_reason(positions: NDArray[np.floating]) -> None:
     mol = Molecule(positions, np.array([6, 6]))
@@ -171,6 +175,27 @@ def test_nonsense_is_a_failed_outcome_with_a_reason(positions: NDArray[np.floati
 def test_no_minimum_within_the_steps_is_a_failed_outcome() -> None:
     outcome = XTB().relax(water(bond=1.2), steps=1)
     assert isinstance(outcome, Failed) and "1 steps" in outcome.reason
+
+
+def test_a_calculation_runs_on_one_thread_and_gives_the_others_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    before, single_point = torch.get_num_threads(), Calculator.singlepoint
+
+    def recorded(calculator: Calculator, result: Result | None = None) -> Result:
+        seen.append(torch.get_num_threads())
+        return single_point(calculator, result)
+
+    monkeypatch.setattr(Calculator, "singlepoint", recorded)
+    try:
+        torch.set_num_threads(2)
+        XTB().single_point(water())
+        XTB().relax(water())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
