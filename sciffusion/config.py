@@ -112,10 +112,15 @@ class _Reader:
 
     def override(self, values: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
         merged = dict(values)
-        for text in overrides:
+        for text in sorted(overrides, key=lambda text: ".kind=" not in text):  # these come first
             key, equals, raw = text.partition("=")
             if not equals:
                 self.problems.append(f"override {text!r}: write it as key=value")
+                continue
+            try:
+                given = yaml.load(raw, Loader=_Loader)
+            except yaml.YAMLError:
+                self.problems.append(f"override {text!r}: the value is not readable YAML")
                 continue
             node = merged
             *parents, last = key.strip().split(".")
@@ -123,7 +128,9 @@ class _Reader:
                 child = node.get(parent)
                 node[parent] = dict(child) if isinstance(child, Mapping) else {}
                 node = cast("dict[str, object]", node[parent])
-            node[last] = yaml.load(raw, Loader=_Loader)
+            if last == "kind" and node.get("kind", given) != given:
+                node.clear()  # the other keys are those of another kind
+            node[last] = given
         return merged
 
     def build(self, cls: type, value: object, path: str, base: object) -> object:
@@ -220,7 +227,7 @@ class _Reader:
 
     def unknown(self, path: str, key: str, known: Iterable[str]) -> None:
         near = [_join(path, k) for k in difflib.get_close_matches(key, list(known), n=1)]
-        elsewhere = [p for p in self.paths if p.rpartition(".")[2] == key]
+        elsewhere = [p for p in self.paths if p.rpartition(".")[2] == key and p != _join(path, key)]
         guess = (near + elsewhere)[:1]
         hint = f"did you mean {guess[0]}?" if guess else f"known keys: {', '.join(sorted(known))}"
         self.problems.append(f"{_join(path, key)}: unknown key; {hint}")

@@ -173,6 +173,24 @@ def test_overrides_win_over_the_file_and_are_checked_like_it(tmp_path: Path) -> 
         read(tmp_path, text, "train.lr")
 
 
+def test_an_override_of_the_kind_leaves_the_keys_of_the_other_kind_behind(tmp_path: Path) -> None:
+    text = "model: {kind: transformer, heads: 3}\n"
+    assert read(tmp_path, text, "model.kind=egnn").model == Egnn()
+    assert read(tmp_path, text, "model.kind=egnn", "model.width=9").model == Egnn(width=9)
+    assert read(tmp_path, text, "model.width=9", "model.kind=egnn").model == Egnn(width=9)
+    assert read(tmp_path, text, "model.kind=transformer").model == Transformer(heads=3)
+
+
+def test_a_key_of_another_kind_is_not_offered_as_its_own_correction(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.heads: unknown key; known keys: kind, width"):
+        read(tmp_path, "model: {kind: egnn, heads: 3}\n")
+
+
+def test_an_override_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"override 'sizes=\[1,': the value is not readable YAML"):
+        read(tmp_path, "", "sizes=[1,")
+
+
 def test_a_key_that_appears_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'mode' appears twice"):
         read(tmp_path, "mode: fast\nmode: slow\n")
