@@ -143,7 +143,7 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
         """The molecules of these rows, turned, with their conditions."""
         cond = None
         if self.normaliser is not None and self._targets is not None:
-            rows = self._targets[torch.from_numpy(indices)].float().to(device)
+            rows = self._targets[torch.from_numpy(indices.copy())].float().to(device)
             cond = dict(zip(self.config.model.conditions, rows.unbind(1), strict=True))
         return self._state(self.mols, indices, key, device), cond
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,7 +132,11 @@ def test_the_unit_of_length_does_not_depend_on_the_number_of_threads() -> None:
 
 def test_conditions_come_with_their_molecules_on_the_network_s_scale() -> None:
     one = task(conditions=("mu",))
-    _, cond = one.batch(rows(0, 1, 2), 0, CPU)
+    indices = rows(0, 1, 2)
+    indices.setflags(write=False)  # as those of an order are
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, cond = one.batch(indices, 0, CPU)
     assert cond is not None and one.normaliser is not None
     values = one.normaliser.denormalise(cond["mu"][:, None].double())[:, 0]
     assert values.tolist() == pytest.approx(list(DIPOLES.values()), abs=1e-6)
