@@ -161,7 +161,10 @@ def compare(
     codes, where = np.unique(np.concatenate([judged.code, reference.code]), return_inverse=True)
     here, there = np.split(where, [len(judged.code)])
     frequency = np.bincount(there, minlength=len(codes)) / max(len(there), 1)
-    types = total_variation(histograms(here, judged.owner, len(codes), counts), frequency)
+    if len(here) and len(there):
+        types = total_variation(histograms(here, judged.owner, len(codes), counts), frequency)
+    else:  # a set without a single bond shares no type with one that has some
+        types = np.full(len(counts), float(len(codes) > 0))
     name = f"{kind.name}_types"
     what = f"total variation between the frequencies of the types of {kind.name}s"
     summary = {name: Metric(*bootstrap.distance(types), n, what)}

@@ -12,6 +12,7 @@ connectedness and beside the distances of the geometry.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
@@ -128,8 +129,14 @@ def posebusters(mols: Molecules) -> dict[str, Bools]:
     molecules = mols[valid].rdkit()
     if not molecules:
         return {"loaded": np.zeros(len(mols), bool)}
-    with require("rdkit.rdBase", extra="molecules").BlockLogs():
-        table = judge.bust(molecules, None, None)
+    log = logging.getLogger("posebusters")
+    before = log.level
+    log.setLevel(logging.ERROR)  # a molecule that is odd is an outcome, not a message
+    try:
+        with require("rdkit.rdBase", extra="molecules").BlockLogs():
+            table = judge.bust(molecules, None, None)
+    finally:
+        log.setLevel(before)
     tests: dict[str, Bools] = {}
     for name in table.columns:
         tests[str(name)] = np.zeros(len(mols), bool)

@@ -159,26 +159,26 @@ def geometry(mols: Molecules, reference: Molecules | None = None, *, columns: in
             bins = np.linspace(max(low - margin, 0), min(high + margin, mine.kind.top), 60)
             title = name
             if reference is not None:
-                axes.hist(there, bins, density=True, color="#c9ced6", label="reference")
+                _histogram(axes, there, bins, "reference", "#c9ced6", fill=True)
                 if len(here):
                     unit = " Å" if mine.kind.unit == "angstrom" else "°"
                     title += f"   W₁ = {stats.wasserstein_distance(here, there):.2g}{unit}"
-            axes.hist(
-                here,
-                bins,
-                density=True,
-                histtype="step",
-                color="#d1495b",
-                lw=1.4,
-                label="molecules",
-            )
+            _histogram(axes, here, bins, "molecules", "#d1495b", fill=False)
             _tidy(axes, title)
         for axes in row[len(names) :]:
             axes.set_visible(False)
         row[0].set_ylabel(mine.kind.name.replace("_", " "))
-    panels[0][0].legend(frameon=False, fontsize=7)
+    if panels[0][0].get_visible():
+        panels[0][0].legend(frameon=False, fontsize=7)
     figure.set_layout_engine("tight")
     return figure
+
+
+def _histogram(
+    axes: Axes, values: Floats, bins: Floats, label: str, paint: str, *, fill: bool
+) -> None:
+    share = np.histogram(values, bins)[0] / max(len(values), 1)
+    axes.stairs(share, bins, label=label, color=paint, fill=fill, lw=1.4)
 
 
 def _frequent(coordinates: Coordinates, most: int) -> list[str]:

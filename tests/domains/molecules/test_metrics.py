@@ -292,6 +292,17 @@ def test_types_that_one_set_lacks_are_seen_by_the_distance_of_the_types() -> Non
     assert nothing["bond_length_types"].value == 1 and math.isnan(nothing["bond_length_w1"].value)
 
 
+def test_scattered_atoms_share_no_type_with_molecules(mols: Molecules) -> None:
+    scattered = replace(mols, positions=mols.positions * 30)
+    for report in (
+        evaluate(scattered, mols, bootstrap=FEW),
+        evaluate(mols, scattered, bootstrap=FEW),
+    ):
+        assert report["bond_length_types"].value == report["dihedral_types"].value == 1
+        assert math.isnan(report["angle_w1"].value)
+    assert evaluate(scattered, scattered, bootstrap=FEW)["bond_length_types"].value == 0
+
+
 def test_histogram_distances_agree_with_their_formulas() -> None:
     p, q = np.array([0.5, 0.5, 0.0]), np.array([0.25, 0.25, 0.5])
     column = p[:, None]
