@@ -130,9 +130,12 @@ def test_any_tangle_of_atoms_can_be_drawn() -> None:
     assert html(tangle, most=20).count("<svg") == 20
     assert plots.drawings(tangle).size[0] == 1200
     plots.grid(tangle)
-    plots.geometry(tangle, tangle)
+    plots.geometry(tangle, tangle, columns=1)
     scattered = replace(tangle, positions=tangle.positions * 50)  # not a single bond
-    for figure in (plots.geometry(scattered, tangle), plots.geometry(scattered)):
+    for figure in (
+        plots.geometry(scattered, tangle, columns=1),
+        plots.geometry(scattered, columns=1),
+    ):
         pixels(figure)
 
 
