@@ -178,6 +178,10 @@ def test_the_help_of_a_command_shows_commands_that_work(run: Run, command: str) 
     assert page.count(f"sciffusion {command} ") >= 3  # usage and two examples
 
 
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    assert run()[:2] == run("--help")[:2]
+
+
 def test_version_is_the_library_s(run: Run) -> None:
     import sciffusion
 
@@ -249,6 +253,17 @@ def test_a_mistake_is_told_in_one_message_with_exit_code_2(
     assert re.search(MISTAKES[command], error)
     assert "Traceback" not in error
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_device_that_is_not_there_is_a_mistake(
+    run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = ("--model", tiny, "--out", "m.xyz", "-n", "1", "--device")
+    code, _, error = run("sample", "molecules", *options, "cuda")
+    assert code == 2
+    assert "--device is cuda but torch sees no GPU" in error
+    assert run("sample", "molecules", *options, "auto")[0] == 0
 
 
 def test_debug_shows_where_a_mistake_was_found(run: Run) -> None:
@@ -378,6 +393,17 @@ def test_evaluate_prints_and_writes_the_report_of_a_file(
     assert report["uniqueness"].value == 0.5
     assert re.search(r"validity +100\.0 %", out)
     assert report.ceiling == {}
+
+
+def test_on_a_terminal_the_report_is_as_wide_as_that(
+    run: Run, real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "70")
+    _, out, _ = run("evaluate", "molecules", real)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert re.search(r"validity +100\.0 %", plain)
+    assert max(map(len, plain.splitlines())) <= 70
 
 
 def test_a_reference_brings_novelty_and_the_figures_of_real_data(run: Run, real: Path) -> None:
