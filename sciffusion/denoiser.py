@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, final
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian, Jump, Process, Target
+from sciffusion.schedule import Schedule
 from sciffusion.state import Value, layout_of
 
 __all__ = ["Denoiser", "Given", "Prediction", "Preconditioned", "from_flow", "from_score"]
@@ -92,6 +94,30 @@ class Given(Denoiser):
         return self.denoiser(x_t, t, self.cond, previous)
 
 
+Scale = float | Tensor
+
+
+@lru_cache(maxsize=4096)
+def _at(schedule: Schedule, t: float) -> tuple[float, float, float]:
+    """alpha, sigma and clamped log-SNR as numbers: samplers ask for the same few times over and over."""
+    alpha, sigma = schedule(t)
+    log_snr = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
+    return float(alpha), float(sigma), float(log_snr)
+
+
+def _log_snr(schedule: Schedule, t: Tensor, batch: int, like: Tensor) -> Tensor:
+    """The clamped log-SNR, (B,) or per element, at least in float32, where ``like`` is."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if t.ndim == 0:
+        return torch.full((batch,), _at(schedule, float(t))[2], dtype=dtype, device=like.device)
+    level = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
+    return level.to(like.device, dtype)
+
+
+def _cast(c: Scale, x: Tensor) -> Scale:
+    return c.to(x.dtype) if isinstance(c, Tensor) else c
+
+
 @final
 class Preconditioned(Denoiser):
     r"""A network made into a denoiser.
@@ -138,47 +164,52 @@ class Preconditioned(Denoiser):
             self_condition=self.self_condition,
         )
 
-    def _sigma_data(self, name: str | None, x: Tensor) -> Tensor:
+    def _sigma_data(self, name: str | None) -> float | Tensor:
         s = self.sigma_data
-        if isinstance(s, Mapping):
-            if name is None or name not in s:
-                raise ValueError(
-                    f"sigma_data names no scale for the field {name!r}; measure it on the data"
-                )
-            s = s[name]
-        return torch.as_tensor(s, dtype=torch.float64, device=x.device)
+        if not isinstance(s, Mapping):
+            return s
+        if name is None or name not in s:
+            raise ValueError(
+                f"sigma_data names no scale for the field {name!r}; measure it on the data"
+            )
+        return s[name]
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
         self.process.check(x_t)
-        fields = self.process.fields(x_t)
+        t = torch.as_tensor(t)
         inputs: dict[str | None, Tensor] = {}
         levels: dict[str | None, Tensor] = {}
-        for name, x in fields.items():
+        scales: dict[str | None, tuple[Scale, Scale, Scale]] = {}
+        for name, x in self.process.fields(x_t).items():
             process, layout = self.process.field(name), layout_of(x_t, name)
-            level = process.clock.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
             if isinstance(process, Gaussian):
-                inputs[name] = x * self._scales(name, process, t, x, layout)[0]
+                scales[name] = self._scales(name, process, t, x, layout)
+                inputs[name] = x * scales[name][0]
             else:
                 assert isinstance(process, Jump)
                 inputs[name] = layout.clean(process.one_hot(x, torch.get_default_dtype()))
-            levels[name] = (level.expand(layout.batch) if level.ndim == 0 else level).to(
-                x.device, torch.promote_types(inputs[name].dtype, torch.float32)
-            )
+            levels[name] = _log_snr(process.clock, t, layout.batch, inputs[name])
         seen = previous if self.self_condition else None
         out = self._call(x_t, inputs, levels, cond, seen)
-        return Prediction(self._read(out, x_t, t), x_t, t, self.process)
+        return Prediction(self._read(out, x_t, t, scales), x_t, t, self.process)
 
     def _scales(
         self, name: str | None, process: Gaussian, t: Tensor, x: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """c_in, c_skip, c_out, broadcastable to the field."""
-        alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))
-        s, n = self._sigma_data(name, x), torch.as_tensor(process.space.scale, device=x.device)
-        c_in = (alpha**2 * s**2 + sigma**2 * n**2).rsqrt()
-        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * n * s * c_in
-        return c_in.to(x.dtype), c_skip.to(x.dtype), c_out.to(x.dtype)
+    ) -> tuple[Scale, Scale, Scale]:
+        """c_in, c_skip, c_out: numbers where nothing varies over the field, else broadcastable to it."""
+        s, n = self._sigma_data(name), process.space.scale
+        alpha: Scale
+        sigma: Scale
+        if t.ndim == 0 and not isinstance(s, Tensor) and not isinstance(n, Tensor):
+            alpha, sigma, _ = _at(process.schedule, float(t))
+        else:
+            alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))
+            s, n = (torch.as_tensor(c, dtype=torch.float64, device=x.device) for c in (s, n))
+        c_in = (alpha**2 * s**2 + sigma**2 * n**2) ** -0.5
+        c_in, c_skip, c_out = c_in, alpha * s**2 * c_in**2, -sigma * n * s * c_in
+        return _cast(c_in, x), _cast(c_skip, x), _cast(c_out, x)
 
     def _call(
         self,
@@ -193,7 +224,13 @@ class Preconditioned(Denoiser):
             return {None: self.net(value, levels[None], cond, previous)}
         return dict(self.net(value, levels, cond, previous))
 
-    def _read(self, out: Mapping[str | None, Tensor], x_t: Value, t: Tensor) -> Value:
+    def _read(
+        self,
+        out: Mapping[str | None, Tensor],
+        x_t: Value,
+        t: Tensor,
+        scales: Mapping[str | None, tuple[Scale, Scale, Scale]],
+    ) -> Value:
         x0: dict[str | None, Tensor] = {}
         for name, x in self.process.fields(x_t).items():
             process, layout, raw = self.process.field(name), layout_of(x_t, name), out[name]
@@ -203,7 +240,7 @@ class Preconditioned(Denoiser):
             assert isinstance(process, Gaussian)
             raw = raw.to(x.dtype)
             if self.target == "v":
-                _, c_skip, c_out = self._scales(name, process, t, x, layout)
+                _, c_skip, c_out = scales[name]
                 x0[name] = process.space.project(c_skip * x + c_out * raw, layout)
             else:
                 value = process.convert(raw, x, t, layout, src=self.target, dst="x0")

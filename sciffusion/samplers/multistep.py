@@ -29,16 +29,14 @@ _PURE_NOISE = 1e-12
 """An alpha below this counts as zero: its logarithm would only carry rounding errors."""
 
 
+_SERIES = [[math.factorial(k) / math.factorial(k + m + 1) for m in range(14)] for k in range(3)]
+
+
 def _moments(z: float, n: int) -> list[float]:
     r""":math:`\int_0^1 e^{-z(1-u)} u^k du` for k = 0..n-1."""
     if abs(z) < 0.5:
         # e^{-z(1-u)} expanded: sum_m (-z)^m / m! * B(k+1, m+1) = sum_m (-z)^m k! / (k+m+1)!
-        return [
-            math.fsum(
-                (-z) ** m * math.exp(math.lgamma(k + 1) - math.lgamma(k + m + 2)) for m in range(22)
-            )
-            for k in range(n)
-        ]
+        return [math.fsum(c * (-z) ** m for m, c in enumerate(_SERIES[k])) for k in range(n)]
     out = [-math.expm1(-z) / z]
     for k in range(1, n):
         out.append((1 - k * out[-1]) / z)  # by parts

@@ -75,7 +75,8 @@ class Sampler:
         process = denoiser.process
         process.check(x)
         windows = self.windows(process)
-        times = [[torch.tensor(t, dtype=torch.float64) for t in w.nodes] for w in windows]
+        ahead = iter(torch.tensor([t for w in windows for t in w.nodes], dtype=torch.float64))
+        times = [[next(ahead) for _ in w.nodes] for w in windows]
         moves = {k: process.field(k).compile(self.solver, windows) for k in process.fields(x)}
         return Carry(x, 0, (), (times, moves))
 
