@@ -153,6 +153,36 @@ def test_one_step_errs_by_one_order_more_whatever_the_ratio_of_the_steps(
     assert abs(math.log2(errors[0] / errors[1]) - (order + 1)) < 0.1
 
 
+@pytest.mark.parametrize("h", [0.05, 0.3, 1.7, 6.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_predictions_that_are_a_polynomial_in_log_snr_are_integrated_exactly(
+    order: int, eta: float, h: float
+) -> None:
+    r"""x_s = sigma_s/sigma_t exp(-eta^2 h) x_t + rate alpha_s int exp(-rate (l_s - l)) x0(l) dl, steps long or short."""
+    schedule, now = TrigFlow(), -1.3
+
+    def level(half_log_snr: float) -> Level:
+        alpha, sigma = schedule(schedule.time(2 * half_log_snr))
+        return Level(float(alpha), float(sigma))
+
+    def x0(half_log_snr: Tensor) -> Tensor:
+        u = half_log_snr - now
+        return torch.stack([torch.ones_like(u), u, u**2])[:order].sum(0)
+
+    known = [now, now - 0.7 * h, now - 1.9 * h][:order]
+    t, *past = [level(l) for l in known]
+    (rule,) = Multistep(3 if past[1:] else 2, eta).rules([t], past, level(now + h))
+    rate = 1 + eta**2
+    fine = torch.linspace(now, now + h, 20001, dtype=torch.float64)
+    integral = torch.trapezoid(torch.exp(-rate * (now + h - fine)) * x0(fine), fine)
+    want = rate * level(now + h).alpha * float(integral)
+    got = float((torch.tensor(rule.x0).double() * x0(torch.tensor(known).double())).sum())
+    assert got == pytest.approx(want, rel=1e-6, abs=1e-6)
+    base = level(now + h).sigma / t.sigma * math.exp(-(eta**2) * h)
+    assert rule.base == pytest.approx(base, rel=1e-9)
+
+
 def random_times(n: int) -> Tensor:
     inner = torch.rand(n - 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return torch.cat([torch.tensor([1.0, 0.0]), inner]).double().sort(descending=True).values
