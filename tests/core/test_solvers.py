@@ -159,7 +159,7 @@ def test_one_step_errs_by_one_order_more_whatever_the_ratio_of_the_steps(
 def test_predictions_that_are_a_polynomial_in_log_snr_are_integrated_exactly(
     order: int, eta: float, h: float
 ) -> None:
-    r"""x_s = sigma_s/sigma_t exp(-eta^2 h) x_t + rate alpha_s int exp(-rate (l_s - l)) x0(l) dl, steps long or short."""
+    r"""x_s = sigma_s/sigma_t exp(-eta^2 h) x_t + rate alpha_s int exp(-rate (l_s - l)) x0(l) dl, for any h."""
     schedule, now = TrigFlow(), -1.3
 
     def level(half_log_snr: float) -> Level:
