@@ -85,6 +85,34 @@ def test_data_and_conditions_stay_together() -> None:
     assert float(objective(Labelled(process), x0, x0, noise=Noise(0)).mean) == 0.0
 
 
+class Seeing(Denoiser):
+    """Finds the noise that each sample was given."""
+
+    def __init__(self, process: Gaussian, x0: Tensor) -> None:
+        super().__init__()
+        self.process, self.x0 = process, x0
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        alpha, sigma = (c[:, None] for c in self.process.clock(t))
+        assert isinstance(x_t, Tensor)
+        self.eps = (x_t - alpha * self.x0) / sigma
+        return Prediction(self.x0, x_t, t, self.process)
+
+
+def test_data_are_noised_with_the_noise_that_they_were_paired_with() -> None:
+    x0, found = randn(8, 2), {}
+    for coupling in (Independent(), Permutation()):
+        seeing = Seeing(Gaussian(RectifiedFlow()), x0)
+        Objective(seeing.process, coupling=coupling)(seeing, x0, noise=Noise(0))
+        found[type(coupling)] = seeing.eps
+    loose, paired = found[Independent], found[Permutation]
+    perm = Permutation()(x0, loose)
+    assert perm.tolist() != list(range(8))
+    assert torch.allclose(paired, loose[perm], rtol=0, atol=1e-9)
+
+
 def test_samples_of_different_sizes_are_refused() -> None:
     samples = points((3, 2, 4))
     for field, layout in (padded(samples), packed(samples)):

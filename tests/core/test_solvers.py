@@ -172,7 +172,7 @@ def test_predictions_that_are_a_polynomial_in_log_snr_are_integrated_exactly(
 
     known = [now, now - 0.7 * h, now - 1.9 * h][:order]
     t, *past = [level(l) for l in known]
-    (rule,) = Multistep(3 if past[1:] else 2, eta).rules([t], past, level(now + h))
+    (rule,) = Multistep(order, eta).rules([t], past, level(now + h))
     rate = 1 + eta**2
     fine = torch.linspace(now, now + h, 20001, dtype=torch.float64)
     integral = torch.trapezoid(torch.exp(-rate * (now + h - fine)) * x0(fine), fine)
