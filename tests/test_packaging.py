@@ -18,8 +18,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUIRED = {"pyproject.toml", "README.md", "sciffusion", "domains", "datasets", "tests"}
-ALLOWED = REQUIRED | {"tutorials", "benchmarks", "Makefile", "LICENSE", ".ci", ".gitignore"}
+FOLDERS = {"sciffusion", "domains", "datasets", "tests", "tutorials"}
+REQUIRED = FOLDERS | {"pyproject.toml", "README.md"}
+ALLOWED = REQUIRED | {"benchmarks", "Makefile", "LICENSE", ".ci", ".gitignore"}
 PICTURES = {".png", ".svg", ".gif"}  # a README's pictures stay out of the wheel
 
 
