@@ -54,11 +54,11 @@ class Process(ABC):
 
     def fields(self, x: Value) -> Mapping[str | None, Tensor]:
         """The fields of a value by name: a plain tensor is one field named ``None``."""
-        return {name: x[name] for name in x} if isinstance(x, State) else {None: x}
+        return {name: x[name] for name in x} if type(x) is State else {None: x}
 
     def rebuild(self, like: Value, fields: Mapping[str | None, Tensor]) -> Value:
         """A value like ``like`` from its fields by name."""
-        if isinstance(like, State):
+        if type(like) is State:
             return like.replace({str(k): v for k, v in fields.items()})
         return fields[None]
 
@@ -102,7 +102,7 @@ class Process(ABC):
 
     def check(self, x: Value) -> None:
         """Raise ``ValueError`` unless ``x`` is of the kind that this process noises."""
-        if isinstance(x, State):
+        if type(x) is State:
             raise ValueError(
                 f"{type(self).__name__} noises a plain tensor; use Joint for a state {x}"
             )

@@ -78,17 +78,24 @@ class Sampler:
         ahead = iter(torch.tensor([t for w in windows for t in w.nodes], dtype=torch.float64))
         times = [[next(ahead) for _ in w.nodes] for w in windows]
         moves = {k: process.field(k).compile(self.solver, windows) for k in process.fields(x)}
-        return Carry(x, 0, (), (times, moves))
+        lifted = [w.nodes[0] != w.start for w in windows]
+        return Carry(x, 0, (), (times, moves, lifted))
 
     def step(self, denoiser: Denoiser, carry: Carry, noise: Noise) -> Carry:
         """One step. Raises ``ValueError`` when the run is over."""
-        i, (times, moves) = carry.done, carry.table
+        i, (times, moves, lifted) = carry.done, carry.table
         if i >= len(times):
             raise ValueError(f"the run is over after {len(times)} steps; start another with init")
         process = denoiser.process
-        base = current = _each(
-            process, carry.x, lambda k, f, x, lay: f.lift(moves[k][i], x, lay, noise)
-        )
+        base = current = carry.x
+        if lifted[i]:
+            base = current = process.rebuild(
+                base,
+                {
+                    k: process.field(k).lift(moves[k][i], v, layout_of(base, k), noise)
+                    for k, v in process.fields(base).items()
+                },
+            )
         known = carry.history
         for stage, t in enumerate(times[i]):
             prediction: Prediction = denoiser(current, t, None, known[0] if known else None)
@@ -149,9 +156,3 @@ class Sampler:
                 if callback is not None:
                     callback(carry)
         return Solution(carry.x, nfe, tuple(values) if path else ())
-
-
-def _each(process: Process, x: Value, fn: Callable[..., Any]) -> Value:
-    return process.rebuild(
-        x, {k: fn(k, process.field(k), v, layout_of(x, k)) for k, v in process.fields(x).items()}
-    )
