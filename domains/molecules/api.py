@@ -189,10 +189,17 @@ class MoleculeModel:
         return replace(self, denoiser=self.denoiser.to(device))
 
     def evaluate(
-        self, n: int = 1000, *, reference: Molecules | None = None, seed: int = 0, n_xtb: int = 0
+        self,
+        n: int = 1000,
+        *,
+        reference: Molecules | None = None,
+        seed: int = 0,
+        n_xtb: int = 0,
+        n_posebusters: int = 0,
     ) -> Report:
         """Sample ``n`` molecules and judge them; ``reference`` molecules allow novelty and geometry distances."""
-        return self.sample(n, seed=seed).report(reference, n_xtb=n_xtb)
+        mols = self.sample(n, seed=seed)
+        return mols.report(reference, n_xtb=n_xtb, n_posebusters=n_posebusters, seed=seed)
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16; :func:`load` reads it."""
