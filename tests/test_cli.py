@@ -58,7 +58,7 @@ class ToySamples:
 class ToyModel:
     """A model that counts up from the seed."""
 
-    info = {"data": "none", "figures": {"accuracy": 0.5}}
+    info = {"data": "none", "samples": 12345, "figures": {"accuracy": 0.5}}
 
     def to(self, device: str) -> ToyModel:
         return self
@@ -452,7 +452,7 @@ def test_info_tells_versions_models_figures_and_what_is_missing(
     assert f"torch {torch.__version__}" in out
     assert 'lacks tblite: pip install "sciffusion[molecules]"' in out
     assert "domain      molecules; data sets: qm9\n" in out
-    assert "  model     first: data: none; accuracy: 0.5\n" in out
+    assert "  model     first: data: none; samples: 12,345; accuracy: 0.5\n" in out
 
 
 def test_info_shows_other_domains_beside_one_that_does_not_load(

@@ -221,7 +221,8 @@ for title, denoiser in (("ours", task.model()), ("shipped", model.denoiser)):
 
 # %% [markdown]
 # The run lives in a folder. Interrupt it, call it again, and it goes on with the very numbers that
-# it would have had without the interruption. (To train on QM9 itself, two words do all of this:
+# it would have had without the interruption; `state.stopped` says whether it was interrupted. (To
+# train on QM9 itself, one line does all of this:
 # `molecules.train(molecules.recipe("qm9"), "runs/qm9")`.)
 
 # %%
@@ -230,6 +231,7 @@ from sciffusion.training import train
 started = time.process_time()
 with tempfile.TemporaryDirectory() as folder:
     state = train(task, recipe.train, folder)
+assert not state.stopped, f"this run was ended by {state.stopped}"
 figures["own_training_cpu_seconds"] = round(time.process_time() - started, 1)
 small = molecules.MoleculeModel.from_training(task, state.ema.state_dict())
 

@@ -90,4 +90,6 @@ def _summary(info: Mapping[str, object]) -> str:
 
 
 def _number(value: str | int | float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else value
