@@ -15,6 +15,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian, Jump, Process, Target
@@ -51,6 +52,17 @@ class Prediction:
                 x0 = process.convert(x0, fields[name], self.t, layout, src="x0", dst=target)
             out[name] = x0
         return self.process.rebuild(self.x0, out)
+
+
+def _prediction(values: list[Any], process: Any) -> Prediction:
+    return Prediction(values[0], values[1], values[2], process)
+
+
+pytree.register_pytree_node(
+    Prediction,
+    lambda p: ([p.x0, p.x_t, p.t], p.process),
+    lambda values, process: _prediction(list(values), process),
+)
 
 
 class Denoiser(nn.Module, ABC):

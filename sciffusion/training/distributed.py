@@ -22,6 +22,7 @@ from typing import Literal, final
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .config import TrainConfig
 
@@ -67,6 +68,7 @@ class World:
             # Sharded again after each forward pass: else a forward pass without a backward one
             # (validation) would leave the averaged weights in place for the next step.
             fully_shard(model, reshard_after_forward=True)
+            model.register_forward_hook(_gather_before_backward)
 
     @property
     def loss_scale(self) -> int:
@@ -85,6 +87,13 @@ class World:
             dist.all_reduce(flat)
             parts = flat.split([g.numel() for g in bucket])
             torch._foreach_copy_(bucket, [s.view_as(g) for s, g in zip(parts, bucket, strict=True)])
+
+
+def _gather_before_backward(model: nn.Module, args: object, output: object) -> None:
+    """FSDP itself finds tensors in tuples, lists, dicts and dataclasses only, so not in a State."""
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor) and leaf.requires_grad:
+            leaf.register_hook(lambda _: model.unshard())  # type: ignore[operator]
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
