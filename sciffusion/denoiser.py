@@ -220,7 +220,7 @@ class Preconditioned(Denoiser):
             alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))
             s, n = (torch.as_tensor(c, dtype=torch.float64, device=x.device) for c in (s, n))
         c_in = (alpha**2 * s**2 + sigma**2 * n**2) ** -0.5
-        c_in, c_skip, c_out = c_in, alpha * s**2 * c_in**2, -sigma * n * s * c_in
+        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * n * s * c_in
         return _cast(c_in, x), _cast(c_skip, x), _cast(c_out, x)
 
     def _call(
