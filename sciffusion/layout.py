@@ -82,11 +82,16 @@ def _unsqueeze(c: Tensor, ndim: int) -> Tensor:
     return c.reshape(c.shape + (1,) * (ndim - c.ndim))
 
 
-def _shape_error(c: Tensor, x: Tensor, batch: int) -> ValueError:
-    return ValueError(
-        f"c has shape {tuple(c.shape)}, which is neither (), nor one number per sample ({batch},), nor one per "
-        f"element of a field of shape {tuple(x.shape)}"
-    )
+def _leading(c: Tensor, x: Tensor, batch: int) -> Tensor:
+    """``c`` aligned with the leading dimensions of ``x``, never with the trailing ones."""
+    if c.ndim == 0:
+        return c
+    if c.shape != x.shape[: c.ndim]:
+        raise ValueError(
+            f"c has shape {tuple(c.shape)}, which is neither (), nor one number per sample ({batch},), nor one per "
+            f"element of a field of shape {tuple(x.shape)}"
+        )
+    return _unsqueeze(c, x.ndim)
 
 
 @final
@@ -101,11 +106,7 @@ class Dense(Layout):
         return self.size
 
     def expand(self, c: Tensor, x: Tensor) -> Tensor:
-        if c.ndim == 0:
-            return c
-        if c.shape != x.shape[: c.ndim]:
-            raise _shape_error(c, x, self.size)
-        return _unsqueeze(c, x.ndim)
+        return _leading(c, x, self.batch)
 
     def pool(self, x: Tensor) -> Tensor:
         return x.sum(1) if x.ndim > 1 else x
@@ -153,11 +154,7 @@ class Masked(Layout):
         return self.mask.shape[0]
 
     def expand(self, c: Tensor, x: Tensor) -> Tensor:
-        if c.ndim == 0:
-            return c
-        if c.shape != x.shape[: c.ndim]:
-            raise _shape_error(c, x, self.batch)
-        return _unsqueeze(c, x.ndim)
+        return _leading(c, x, self.batch)
 
     def pool(self, x: Tensor) -> Tensor:
         return self.clean(x).sum(1)
@@ -220,13 +217,9 @@ class Packed(Layout):
         return self.size
 
     def expand(self, c: Tensor, x: Tensor) -> Tensor:
-        if c.ndim == 0:
-            return c
         if c.shape == (self.size,):
             return _unsqueeze(c[self.index.to(c.device)], x.ndim)
-        if c.shape != x.shape[: c.ndim]:
-            raise _shape_error(c, x, self.size)
-        return _unsqueeze(c, x.ndim)
+        return _leading(c, x, self.batch)
 
     def pool(self, x: Tensor) -> Tensor:
         return torch.zeros((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device).index_add(
