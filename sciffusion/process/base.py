@@ -20,6 +20,8 @@ from sciffusion.schedule import Schedule
 from sciffusion.state import State, Value, batch_of, layout_of
 
 if TYPE_CHECKING:
+    from sciffusion.objective import Weight
+    from sciffusion.process.gaussian import Target
     from sciffusion.solver import Solver, Window
 
 __all__ = ["FieldProcess", "Noised", "Process"]
@@ -135,6 +137,23 @@ class FieldProcess(Process):
         self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``(x_t, x0, eps)`` at the time ``t``."""
+
+    @abstractmethod
+    def loss_field(
+        self,
+        x0_hat: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        layout: Layout,
+        target: Target,
+        weight: Weight | None,
+    ) -> Tensor:
+        """The loss of the prediction ``x0_hat``, made at ``(x_t, t)``, of the clean ``x0``: one per sample, (B,).
+
+        ``weight`` is a weight in x0 space; without one the error of ``target`` counts evenly. A process that has no
+        squared error of x0 ignores both.
+        """
 
     @abstractmethod
     def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from sciffusion.process.base import FieldProcess
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Level, Rule, Solver, Window
 from sciffusion.space import Euclidean, GaussianSpace
+
+if TYPE_CHECKING:
+    from sciffusion.objective import Weight
 
 __all__ = ["Gaussian", "Target"]
 
@@ -57,6 +60,27 @@ class Gaussian(FieldProcess):
         eps = self.noise_field(x0, layout, noise) if eps is None else eps
         alpha, sigma = (layout.expand(c.to(x0), x0) for c in self.schedule(t))
         return alpha * x0 + sigma * eps, x0, eps
+
+    def loss_field(
+        self,
+        x0_hat: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        layout: Layout,
+        target: Target,
+        weight: Weight | None,
+    ) -> Tensor:
+        r""":math:`w(t)\,\|\hat x_0 - x_0\|^2 / \mathrm{dof}` in the norm of the space.
+
+        Without a weight, ``w`` turns the squared error of x0 into that of the target (:meth:`target_weight`).
+        """
+        w = self.target_weight(target, t) if weight is None else weight(self.schedule, t)
+        w, error, dof = w.to(x0_hat), layout.clean(x0_hat - x0), self.space.dof(x0, layout)
+        if w.ndim == 0 or w.shape == (layout.batch,):
+            return w * self.space.norm2(error, layout) / dof.clamp(min=1)
+        # a time for each element: its weight goes inside the norm
+        return self.space.norm2(layout.expand(w.sqrt(), error) * error, layout) / dof.clamp(min=1)
 
     def convert(
         self, value: Tensor, x_t: Tensor, t: Tensor, layout: Layout, *, src: Target, dst: Target

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ from sciffusion.process.base import FieldProcess
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Solver, Window
 from sciffusion.space import Categorical
+
+if TYPE_CHECKING:
+    from sciffusion.objective import Weight
+    from sciffusion.process.gaussian import Target
 
 __all__ = ["Jump"]
 
@@ -62,6 +66,20 @@ class Jump(FieldProcess):
         eps = self.noise_field(x0, layout, noise) if eps is None else eps
         keep = noise.uniform(x0, layout) < layout.expand(self.schedule.alpha(t).to(x0.device), x0)
         return layout.clean(torch.where(keep, x0, eps)), x0, eps
+
+    def loss_field(
+        self,
+        x0_hat: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        layout: Layout,
+        target: Target,
+        weight: Weight | None,
+    ) -> Tensor:
+        r"""The cross-entropy :math:`-\log p(x_0\mid x_t)`, nats per element, averaged over each sample."""
+        log_p = x0_hat.gather(-1, x0[..., None])[..., 0].clamp(min=1e-12).log()
+        return -layout.reduce(layout.clean(log_p), "mean")
 
     def one_hot(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The noised classes as a network's input, (..., k); a mask is all zeros."""

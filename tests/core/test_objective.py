@@ -140,29 +140,29 @@ def test_a_weight_means_the_same_loss_whatever_the_target(weight: Weight) -> Non
     ]
     for loss in losses:
         assert torch.equal(loss.per_sample, losses[0].per_sample)
-        want = weight(Cosine().log_snr(loss.t)) * 0.3**2
+        want = weight(Cosine(), loss.t) * 0.3**2
         assert torch.allclose(loss.per_sample, want, rtol=1e-9)
 
 
 def test_weights_are_the_published_formulas() -> None:
-    log_snr = torch.linspace(-15, 15, 31, dtype=torch.float64)
-    snr = log_snr.exp()
-    assert torch.allclose(MinSNR(5.0)(log_snr), snr.clamp(max=5.0))
-    assert torch.allclose(EDM(0.5)(log_snr), snr + 4.0)
-    sigma = VE().sigma(0.5)  # Karras et al.: (sigma^2 + s^2)/(sigma s)^2
-    assert float(EDM(0.5)(VE().log_snr(0.5))) == pytest.approx(
-        float((sigma**2 + 0.25) / (sigma * 0.5) ** 2)
-    )
-    # a sigmoid weight on the error of eps, which is SNR times that of x0
-    assert torch.allclose(Sigmoid(2.0)(log_snr), snr * torch.sigmoid(2.0 - log_snr))
+    t = torch.linspace(0.001, 0.999, 31, dtype=torch.float64)
+    for schedule in SCHEDULES:
+        log_snr = schedule.log_snr(t)
+        snr = log_snr.exp()
+        assert torch.allclose(MinSNR(5.0)(schedule, t), snr.clamp(max=5.0))
+        assert torch.allclose(EDM(0.5)(schedule, t), snr + 4.0)
+        # a sigmoid weight on the error of eps, which is SNR times that of x0
+        assert torch.allclose(Sigmoid(2.0)(schedule, t), snr * torch.sigmoid(2.0 - log_snr))
+    sigma = VE().sigma(t)  # Karras et al.: (sigma^2 + s^2)/(sigma s)^2
+    assert torch.allclose(EDM(0.5)(VE(), t), (sigma**2 + 0.25) / (sigma * 0.5) ** 2)
 
 
 @pytest.mark.parametrize("weight", [MinSNR(), Sigmoid(1.0)], ids=name)
 def test_weights_are_finite_at_no_noise_and_at_no_signal(weight: Weight) -> None:
-    at_ends = weight(torch.tensor([-math.inf, math.inf], dtype=torch.float64))
+    at_ends = weight(FLOW, torch.tensor([1.0, 0.0], dtype=torch.float64))
     assert float(at_ends[0]) == 0.0
     assert float(at_ends[1]) == pytest.approx(5.0 if isinstance(weight, MinSNR) else math.e)
-    assert math.isfinite(float(EDM()(torch.tensor(-math.inf))))
+    assert math.isfinite(float(EDM()(FLOW, torch.tensor(1.0))))
 
 
 @pytest.mark.parametrize("schedule", [FLOW, VP(), Cosine(), VE(), Polynomial()], ids=name)
@@ -220,7 +220,13 @@ def test_the_exact_denoiser_has_the_least_loss(schedule: Schedule, weight: Weigh
     for by in (torch.tensor([0.3, -0.2]).double(), torch.tensor([-0.3, 0.2]).double()):
         worse = objective(Off(oracle, by), x0, noise=Noise(0))
         added = worse.per_sample - best.per_sample
-        w = Objective(oracle.process, "eps", weight)._weight(oracle.process, best.t)  # type: ignore[arg-type]
+        process = oracle.process
+        assert isinstance(process, Gaussian)
+        w = (
+            process.target_weight("eps", best.t)
+            if weight is None
+            else weight(process.schedule, best.t)
+        )
         want = float((w * by.square().mean()).mean())
         assert float(added.mean()) == pytest.approx(
             want, abs=5 * float(added.std()) / len(x0) ** 0.5
@@ -470,7 +476,7 @@ def test_a_weight_lands_on_its_own_sample_in_a_square_batch() -> None:
     loss = Objective(process, weight=MinSNR()).compare(
         Prediction(x0 + 0.1, noised.x_t, t, process), noised
     )
-    assert torch.allclose(loss.per_sample, 0.01 * MinSNR()(FLOW.log_snr(t)))
+    assert torch.allclose(loss.per_sample, 0.01 * MinSNR()(FLOW, t))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ class.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -21,128 +19,12 @@ from torch import Tensor
 from sciffusion.coupling import Coupling, Independent, permute
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.noise import Noise
-from sciffusion.process import Gaussian, Noised, Process, Target
-from sciffusion.schedule import Schedule
+from sciffusion.objective.times import TimeSampler, UniformTimes
+from sciffusion.objective.weights import Weight
+from sciffusion.process import Noised, Process, Target
 from sciffusion.state import Value, batch_of, layout_of
 
-__all__ = [
-    "EDM",
-    "LogNormal",
-    "LogitNormal",
-    "Loss",
-    "MinSNR",
-    "Objective",
-    "Sigmoid",
-    "TimeSampler",
-    "UniformTimes",
-    "Weight",
-]
-
-
-class Weight(ABC):
-    """The weight of a squared error of x0, as a function of the log-SNR."""
-
-    @abstractmethod
-    def __call__(self, log_snr: Tensor) -> Tensor:
-        """Weights, float64, like ``log_snr``."""
-
-
-@final
-@dataclass(frozen=True)
-class EDM(Weight):
-    r""":math:`w = \mathrm{SNR} + 1/s^2`: unit weight on the preconditioned network's output (Karras et al., 2022)."""
-
-    sigma_data: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.sigma_data <= 0:
-            raise ValueError(f"sigma_data must be positive, got {self.sigma_data}")
-
-    def __call__(self, log_snr: Tensor) -> Tensor:
-        return log_snr.exp() + 1 / self.sigma_data**2
-
-
-@final
-@dataclass(frozen=True)
-class MinSNR(Weight):
-    r""":math:`w = \min(\mathrm{SNR}, \gamma)` (Hang et al., 2023). Finite at zero and infinite SNR."""
-
-    gamma: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be positive, got {self.gamma}")
-
-    def __call__(self, log_snr: Tensor) -> Tensor:
-        return log_snr.clamp(max=math.log(self.gamma)).exp()
-
-
-@final
-@dataclass(frozen=True)
-class Sigmoid(Weight):
-    r""":math:`w = \mathrm{SNR}\cdot\mathrm{sigmoid}(b - \lambda)`, a sigmoid weight on the error of eps.
-
-    Source: Kingma & Gao, 2023; Hoogeboom et al., 2024. Tends to :math:`e^b` at infinite SNR and to the SNR at zero.
-    """
-
-    bias: float = 0.0
-
-    def __call__(self, log_snr: Tensor) -> Tensor:
-        return torch.exp(-torch.nn.functional.softplus(-log_snr + self.bias) + self.bias)
-
-
-class TimeSampler(ABC):
-    """The law of training times."""
-
-    @abstractmethod
-    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
-        """Times (B,), float64, inside (0, 1)."""
-
-
-_EDGE = 1e-5
-"""Training times keep this distance from 0 and 1, where some targets have no finite conversion."""
-
-
-@final
-@dataclass(frozen=True)
-class UniformTimes(TimeSampler):
-    """Times uniform on [low, high]."""
-
-    low: float = 0.0
-    high: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 1:
-            raise ValueError(f"need 0 <= low < high <= 1, got {self.low} and {self.high}")
-
-    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
-        return (self.low + (self.high - self.low) * noise.scalars(batch)).clamp(_EDGE, 1 - _EDGE)
-
-
-@final
-@dataclass(frozen=True)
-class LogitNormal(TimeSampler):
-    """logit(t) ~ N(mean, std^2); a negative mean looks more at little noise (Esser et al., SD3, 2024)."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
-        z = self.mean + self.std * noise.scalars(batch, normal=True)
-        return torch.sigmoid(z).clamp(_EDGE, 1 - _EDGE)
-
-
-@final
-@dataclass(frozen=True)
-class LogNormal(TimeSampler):
-    r""":math:`\log(\sigma/\alpha) \sim N(\mathrm{mean}, \mathrm{std}^2)` (Karras et al., 2022: -1.2 and 1.2)."""
-
-    mean: float = -1.2
-    std: float = 1.2
-
-    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
-        z = self.mean + self.std * noise.scalars(batch, normal=True)
-        return clock.time(-2 * z).clamp(_EDGE, 1 - _EDGE)
+__all__ = ["Loss", "Objective"]
 
 
 @final
@@ -216,30 +98,23 @@ class Objective:
 
     def compare(self, prediction: Prediction, noised: Noised) -> Loss:
         """The loss of a prediction."""
-        t, predicted = noised.t, self.process.fields(prediction.x0)
+        t, seen = noised.t, self.process.fields(noised.x_t)
+        predicted = self.process.fields(prediction.x0)
         per_field: dict[str | None, Tensor] = {}
         for name, x0 in self.process.fields(noised.x0).items():
-            process, layout, x0_hat = (
-                self.process.field(name),
-                layout_of(noised.x0, name),
+            per_field[name] = self.process.field(name).loss_field(
                 predicted[name],
+                x0,
+                seen[name],
+                t,
+                layout_of(noised.x0, name),
+                self.target,
+                self.weight,
             )
-            if isinstance(process, Gaussian):
-                error = process.space.norm2(layout.clean(x0_hat - x0), layout)
-                weight = self._weight(process, t).to(error)
-                per_field[name] = weight * error / process.space.dof(x0, layout).clamp(min=1)
-            else:
-                log_p = x0_hat.gather(-1, x0[..., None])[..., 0].clamp(min=1e-12).log()
-                per_field[name] = -layout.reduce(layout.clean(log_p), "mean")
         total = sum(
             (self.field_weights.get(str(k), 1.0) * v for k, v in per_field.items()), torch.zeros(())
         )
         return Loss(total, per_field, t)
-
-    def _weight(self, process: Gaussian, t: Tensor) -> Tensor:
-        if self.weight is None:
-            return process.target_weight(self.target, t)
-        return self.weight(process.schedule.log_snr(t))
 
 
 def _drop(cond: Condition, null: Condition, dropped: Tensor) -> Any:
