@@ -19,10 +19,19 @@ from torch.utils import _pytree as pytree
 
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian, Jump, Process, Target
+from sciffusion.process.base import check_time
 from sciffusion.schedule import Schedule
-from sciffusion.state import Value, layout_of
+from sciffusion.state import State, Value, batch_of, layout_of
 
-__all__ = ["Denoiser", "Given", "Prediction", "Preconditioned", "from_flow", "from_score"]
+__all__ = [
+    "Denoiser",
+    "Given",
+    "Prediction",
+    "Preconditioned",
+    "check_condition",
+    "from_flow",
+    "from_score",
+]
 
 LOG_SNR_RANGE = 20.0
 """Networks see the log-SNR clamped to plus or minus this."""
@@ -106,12 +115,26 @@ class Given(Denoiser):
         return self.denoiser(x_t, t, self.cond, previous)
 
 
+def check_condition(cond: Condition, x: Value) -> None:
+    """Raise ``ValueError`` if a tensor of the condition has rows that are neither samples, nor points, nor one for all."""
+    if cond is None:
+        return
+    rows = {1, batch_of(x), *(v.shape[0] for v in (x.values() if type(x) is State else (x,)))}
+    for leaf in pytree.tree_leaves(cond):
+        if isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] not in rows:
+            raise ValueError(
+                f"cond holds a tensor of shape {tuple(leaf.shape)} for a batch of {batch_of(x)}: its first dimension "
+                "must be the samples of the batch (or 1)"
+            )
+
+
 Scale = float | Tensor
 
 
 @lru_cache(maxsize=4096)
 def _at(schedule: Schedule, t: float) -> tuple[float, float, float]:
     """alpha, sigma and clamped log-SNR as numbers: samplers ask for the same few times over and over."""
+    check_time(torch.tensor(t))
     alpha, sigma = schedule(t)
     log_snr = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
     return float(alpha), float(sigma), float(log_snr)
@@ -120,10 +143,11 @@ def _at(schedule: Schedule, t: float) -> tuple[float, float, float]:
 def _log_snr(schedule: Schedule, t: Tensor, batch: int, like: Tensor) -> Tensor:
     """The clamped log-SNR, (B,) or per element, at least in float32, where ``like`` is."""
     dtype = torch.promote_types(like.dtype, torch.float32)
-    if t.ndim == 0:
+    if t.ndim == 0 and schedule.frozen:
         return torch.full((batch,), _at(schedule, float(t))[2], dtype=dtype, device=like.device)
+    check_time(t)
     level = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
-    return level.to(like.device, dtype)
+    return level.expand(t.shape or (batch,)).to(like.device, dtype)
 
 
 def _cast(c: Scale, x: Tensor) -> Scale:
@@ -189,7 +213,8 @@ class Preconditioned(Denoiser):
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
-        self.process.check(x_t)
+        self.process.check_kind(x_t)
+        check_condition(cond, x_t)
         t = torch.as_tensor(t)
         inputs: dict[str | None, Tensor] = {}
         levels: dict[str | None, Tensor] = {}
@@ -214,7 +239,8 @@ class Preconditioned(Denoiser):
         s, n = self._sigma_data(name), process.space.scale
         alpha: Scale
         sigma: Scale
-        if t.ndim == 0 and not isinstance(s, Tensor) and not isinstance(n, Tensor):
+        plain = not isinstance(s, Tensor) and not isinstance(n, Tensor)
+        if t.ndim == 0 and plain and process.schedule.frozen:
             alpha, sigma, _ = _at(process.schedule, float(t))
         else:
             alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))

@@ -63,6 +63,14 @@ class Layout(ABC):
     def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
         """Build a field like ``like`` from the samples' own parts (shapes as ``parts`` says)."""
 
+    @abstractmethod
+    def take(self, x: Tensor, index: Tensor) -> tuple[Tensor, Layout]:
+        """The samples that ``index`` (M,) names, in its order and as often as it does, and their layout."""
+
+    @abstractmethod
+    def cat(self, fields: Sequence[Tensor], layouts: Sequence[Layout]) -> tuple[Tensor, Layout]:
+        """Batches of this kind of layout one after another, and their layout."""
+
     def reduce(self, x: Tensor, how: Literal["sum", "mean"] = "sum") -> Tensor:
         """Sum or mean of each sample's valid entries, (B,)."""
         total = self.pool(x)
@@ -127,6 +135,12 @@ class Dense(Layout):
     def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
         return torch.stack(list(parts)).to(like.device)
 
+    def take(self, x: Tensor, index: Tensor) -> tuple[Tensor, Layout]:
+        return x[index], Dense(len(index))
+
+    def cat(self, fields: Sequence[Tensor], layouts: Sequence[Layout]) -> tuple[Tensor, Layout]:
+        return torch.cat(list(fields)), Dense(sum(layout.batch for layout in layouts))
+
     def _features(self, x: Tensor) -> int:
         return x[0, 0].numel() if x.ndim > 1 and self.size and x.shape[1] else 1
 
@@ -177,6 +191,18 @@ class Masked(Layout):
         out = torch.zeros(like.shape, dtype=packed.dtype, device=like.device)
         out[self.mask] = packed
         return out
+
+    def take(self, x: Tensor, index: Tensor) -> tuple[Tensor, Layout]:
+        return x[index], Masked(self.mask[index])
+
+    def cat(self, fields: Sequence[Tensor], layouts: Sequence[Layout]) -> tuple[Tensor, Layout]:
+        masks = [layout.mask for layout in layouts if isinstance(layout, Masked)]
+        widest = max(mask.shape[1] for mask in masks)
+
+        def widen(x: Tensor) -> Tensor:
+            return torch.cat([x, x.new_zeros(len(x), widest - x.shape[1], *x.shape[2:])], 1)
+
+        return torch.cat([widen(x) for x in fields]), Masked(torch.cat([widen(m) for m in masks]))
 
     def _features(self, x: Tensor) -> int:
         return x[0, 0].numel()
@@ -240,6 +266,22 @@ class Packed(Layout):
 
     def assemble(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
         return torch.cat(list(parts)).to(like.device)
+
+    def take(self, x: Tensor, index: Tensor) -> tuple[Tensor, Layout]:
+        counts = self._counts()
+        taken = counts[index]
+        owner = torch.repeat_interleave(torch.arange(len(index), device=x.device), taken)
+        within = torch.arange(len(owner), device=x.device) - (taken.cumsum(0) - taken)[owner]
+        rows = (counts.cumsum(0) - counts)[index][owner] + within
+        return x[rows], Packed(owner, len(index))
+
+    def cat(self, fields: Sequence[Tensor], layouts: Sequence[Layout]) -> tuple[Tensor, Layout]:
+        indices, size = [], 0
+        for layout in layouts:
+            assert isinstance(layout, Packed)
+            indices.append(layout.index + size)
+            size += layout.size
+        return torch.cat(list(fields)), Packed(torch.cat(indices), size)
 
     def _features(self, x: Tensor) -> int:
         return x[0].numel()

@@ -36,7 +36,12 @@ def _f64(t: Tensor | float) -> Tensor:
 
 
 class Schedule(ABC):
-    """A noise schedule. Times may have any shape; results are float64 of the same shape."""
+    """A noise schedule. Times may have any shape; results are float64 of the same shape.
+
+    ``frozen`` says that its numbers never change, so that they may be computed once; a learned schedule's do.
+    """
+
+    frozen: bool = True
 
     @abstractmethod
     def alpha(self, t: Tensor | float) -> Tensor:

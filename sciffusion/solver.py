@@ -2,9 +2,10 @@ r"""What a solver is: a rule that turns noise levels into numbers.
 
 A step of every solver for Gaussian processes is an affine rule
 
-.. math:: x_s = A\,x + \sum_j B_j\,\hat x_0^{(j)} + C\,\xi
+.. math:: x_s = A\,x + \sum_j B_j\,\hat x_0^{(j)} + \sum_j E_j\,x^{(j)} + C\,\xi
 
-in the current value, the predictions of the data (latest first) and fresh noise. The coefficients depend on a few pairs
+in the value at the step's beginning, the denoiser's evaluations (latest first: the prediction :math:`\hat x_0^{(j)}`
+and the value :math:`x^{(j)}` at which it was made) and fresh noise. The coefficients depend on a few pairs
 :math:`(\alpha,\sigma)` and on nothing else: a solver never sees data, so it cannot tell a molecule from an image. They
 are computed once for a whole run, in float64, as Python floats.
 """
@@ -17,19 +18,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from torch import Tensor
+
 from sciffusion.schedule import Schedule
 
-__all__ = ["Level", "Rule", "Solver", "Window"]
+__all__ = ["Level", "Number", "Rule", "Solver", "Window"]
+
+Number = float | Tensor
+"""A coefficient: one for all samples, or one for each, (B,)."""
 
 
 @final
 @dataclass(frozen=True)
 class Rule:
-    """The coefficients of one affine update: of the base value, of the predictions (latest first), of noise."""
+    """The coefficients of one affine update.
 
-    base: float
-    x0: tuple[float, ...]
-    noise: float = 0.0
+    ``base``: of the value at the step's first evaluation. ``x0`` and ``values``: of the predictions, and of the values
+    at which they were made, latest first; the first of ``values`` is what this stage was evaluated at, and differs from
+    the base in the later stages of a step only. ``noise``: of a fresh draw. Where every sample follows a grid of its
+    own, the numbers are tensors (B,).
+    """
+
+    base: Number
+    x0: tuple[Number, ...]
+    noise: Number = 0.0
+    values: tuple[Number, ...] = ()
 
 
 @final
@@ -72,13 +85,14 @@ class Solver(ABC):
     """A rule for one step. Stateless; the sampler carries the history.
 
     ``order``: of global convergence. With noise the weak order is ``min(order, 2)``: no rule can know how the noise of
-    a step changes the predictions within it. ``history``: how many earlier predictions it uses. ``evaluations``:
-    denoiser calls per step.
+    a step changes the predictions within it. ``history``: how many earlier evaluations it uses. ``evaluations``:
+    denoiser calls per step. ``fewest``: the least number of steps in which it is what it says; a sampler refuses fewer.
     """
 
     order: int
     history: int = 0
     evaluations: int = 1
+    fewest: int = 1
 
     @property
     @abstractmethod

@@ -7,16 +7,17 @@ may go too, and comes back as a plain tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sciffusion.layout import Dense, Layout
 
-__all__ = ["State", "Value", "batch_of", "layout_of"]
+__all__ = ["State", "Value", "batch_of", "cat", "layout_of", "take"]
 
 
 @final
@@ -106,6 +107,39 @@ def batch_of(x: Value) -> int:
 def layout_of(x: Value, name: str | None = None) -> Layout:
     """The layout of a tensor (dense), or of a state's named field."""
     return x.layout(name) if type(x) is State and name is not None else Dense(batch_of(x))
+
+
+def take(x: Value, index: Tensor) -> Value:
+    """The samples of ``x`` that ``index`` (M,) names, in its order and as often as it does.
+
+    Raises ``ValueError`` for a state with a context, of which nobody knows what belongs to which sample.
+    """
+    if type(x) is not State:
+        return Dense(batch_of(x)).take(x, index)[0]
+    _without_context(x)
+    parts = {k: x.layout(k).take(v, index) for k, v in x.items()}
+    return State({k: v for k, (v, _) in parts.items()}, {k: l for k, (_, l) in parts.items()})
+
+
+def cat(values: Sequence[Value]) -> Value:
+    """Batches one after another; their fields and kinds of layout must agree. Raises like :func:`take`."""
+    states = [x for x in values if type(x) is State]
+    if not states:
+        return torch.cat([x for x in values if isinstance(x, Tensor)])
+    for x in states:
+        _without_context(x)
+    parts = {
+        k: states[0].layout(k).cat([x[k] for x in states], [x.layout(k) for x in states])
+        for k in states[0]
+    }
+    return State({k: v for k, (v, _) in parts.items()}, {k: l for k, (_, l) in parts.items()})
+
+
+def _without_context(x: State) -> None:
+    if x.context:
+        raise ValueError(
+            f"a state with the context {list(x.context)} cannot be rearranged: it may name rows of the batch"
+        )
 
 
 def _flatten(state: State) -> tuple[list[Any], Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+import torch
 from torch import Tensor
 
 from sciffusion.layout import Layout
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sciffusion.process.gaussian import Target
     from sciffusion.solver import Solver, Window
 
-__all__ = ["FieldProcess", "Noised", "Process"]
+__all__ = ["FieldProcess", "Noised", "Process", "check_time"]
 
 
 @final
@@ -75,7 +76,11 @@ class Process(ABC):
         )
 
     def perturb(self, x0: Value, t: Tensor, noise: Noise, eps: Value | None = None) -> Noised:
-        """Noise ``x0`` to the time ``t``; with ``eps`` given, that noise is used instead of a fresh draw."""
+        """Noise ``x0`` to the time ``t``; with ``eps`` given, that noise is used instead of a fresh draw.
+
+        Raises ``ValueError`` for a time outside [0, 1].
+        """
+        check_time(t)
         given = self.fields(eps) if eps is not None else {}
         out = {
             k: self.field(k).perturb_field(x, t, layout_of(x0, k), noise, given.get(k))
@@ -103,13 +108,38 @@ class Process(ABC):
         )
 
     def check(self, x: Value) -> None:
-        """Raise ``ValueError`` unless ``x`` is of the kind that this process noises."""
+        """Raise ``ValueError`` unless ``x`` is of the kind that this process noises, and finite in its samples."""
+        self.check_kind(x)
+        if batch_of(x) == 0:
+            raise ValueError("x holds no sample")
+        for name, v in self.fields(x).items():
+            if not v.is_floating_point():
+                continue
+            wrong = ~layout_of(x, name).clean(v).isfinite()
+            if bool(wrong.any()):
+                where = tuple(wrong.nonzero()[0].tolist())
+                field = "x" if name is None else f"the field {name!r}"
+                raise ValueError(
+                    f"{field} is not finite: {int(wrong.sum())} of {v.numel()} numbers, the first at {where}; "
+                    "clean the data, or mask what is missing"
+                )
+
+    def check_kind(self, x: Value) -> None:
+        """Raise ``ValueError`` unless ``x`` has the fields of this process."""
         if type(x) is State:
             raise ValueError(
                 f"{type(self).__name__} noises a plain tensor; use Joint for a state {x}"
             )
-        if batch_of(x) == 0:
-            raise ValueError("x holds no sample")
+
+
+def check_time(t: Tensor) -> None:
+    """Raise ``ValueError`` unless all times lie in [0, 1]."""
+    t = torch.as_tensor(t)
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(
+            f"t must lie in [0, 1], 0 being data and 1 the prior, got {float(t.min())} to {float(t.max())}; "
+            "divide integer time steps by their number"
+        )
 
 
 class FieldProcess(Process):
@@ -161,7 +191,11 @@ class FieldProcess(Process):
 
     @abstractmethod
     def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:
-        """What each of a solver's steps means for this field, as plain numbers, computed once for a whole run."""
+        """What each of a solver's steps means for this field, computed once for a whole run.
+
+        A move is made of numbers, of :class:`~sciffusion.solver.Rule` and of tuples of these, so that the moves of
+        samples on different grids can be laid side by side.
+        """
 
     @abstractmethod
     def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
@@ -173,13 +207,13 @@ class FieldProcess(Process):
         move: Any,
         stage: int,
         base: Tensor,
-        current: Tensor,
+        values: Sequence[Tensor],
         x0: Sequence[Tensor],
         layout: Layout,
         noise: Noise,
     ) -> Tensor:
         """Carry out one stage of a compiled step.
 
-        ``base`` is the value at the step's first evaluation, ``current`` the value after the previous stage, ``x0``
-        the predictions, latest first.
+        ``base`` is the value at the step's first evaluation; ``x0`` holds the predictions, ``values`` the values at
+        which they were made, both latest first: ``values[0]`` is where the run stands.
         """

@@ -27,7 +27,7 @@ from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 from sciffusion.process.base import FieldProcess
 from sciffusion.schedule import Schedule
-from sciffusion.solver import Level, Rule, Solver, Window
+from sciffusion.solver import Level, Number, Rule, Solver, Window
 from sciffusion.space import Euclidean, GaussianSpace
 
 if TYPE_CHECKING:
@@ -162,24 +162,59 @@ class Gaussian(FieldProcess):
 
     def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
         rule: Rule | None = move[0]
-        return (
-            x if rule is None else rule.base * x + rule.noise * self.space.prior(x, layout, noise)
-        )
+        if rule is None:
+            return x
+        return self._apply(rule, x, (), (), layout, noise)
 
     def advance(
         self,
         move: Any,
         stage: int,
         base: Tensor,
-        current: Tensor,
+        values: Sequence[Tensor],
         x0: Sequence[Tensor],
         layout: Layout,
         noise: Noise,
     ) -> Tensor:
-        rule: Rule = move[1][stage]
+        return self._apply(move[1][stage], base, values, x0, layout, noise)
+
+    def _apply(
+        self,
+        rule: Rule,
+        base: Tensor,
+        values: Sequence[Tensor],
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        if isinstance(rule.base, Tensor):
+            return self._apply_each(rule, base, values, x0, layout, noise)
         out = base * rule.base
         for b, x in zip(rule.x0, x0, strict=False):
             out = out.add_(x, alpha=b)
+        for c, x in zip(rule.values, values, strict=False):
+            out = out.add_(x, alpha=c)
         if rule.noise:
             out = out.add_(self.space.prior(out, layout, noise), alpha=rule.noise)
+        return out
+
+    def _apply_each(
+        self,
+        rule: Rule,
+        base: Tensor,
+        values: Sequence[Tensor],
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        """The same with numbers that differ between the samples."""
+
+        def times(c: Number, x: Tensor) -> Tensor:
+            return layout.expand(torch.as_tensor(c).to(x), x) * x
+
+        out = times(rule.base, base)
+        for c, x in (*zip(rule.x0, x0, strict=False), *zip(rule.values, values, strict=False)):
+            out = out + times(c, x)
+        if bool(torch.as_tensor(rule.noise).any()):
+            out = out + times(rule.noise, self.space.prior(out, layout, noise))
         return out

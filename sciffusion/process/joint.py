@@ -42,7 +42,7 @@ class Joint(Process):
             raise ValueError(f"no process for the field {name!r}; there are {list(self.processes)}")
         return self.processes[name]
 
-    def check(self, x: Value) -> None:
+    def check_kind(self, x: Value) -> None:
         if not isinstance(x, State) or set(x) != set(self.processes):
             have = list(x) if isinstance(x, State) else "a plain tensor"
             raise ValueError(

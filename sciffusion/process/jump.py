@@ -126,11 +126,12 @@ class Jump(FieldProcess):
         move: Any,
         stage: int,
         base: Tensor,
-        current: Tensor,
+        values: Sequence[Tensor],
         x0: Sequence[Tensor],
         layout: Layout,
         noise: Noise,
     ) -> Tensor:
+        current = values[0]
         # every stage jumps on, from the time of its own evaluation to that of the next, or to the end of the step
         keep_t, keep_s = move[stage + 1], move[stage + 2]
         if keep_s == keep_t:

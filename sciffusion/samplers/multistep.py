@@ -84,6 +84,11 @@ class Multistep(Solver):
         return self.order - 1
 
     @property
+    def fewest(self) -> int:  # type: ignore[override]
+        """As many steps as predictions in its polynomial."""
+        return self.order
+
+    @property
     def stochastic(self) -> bool:
         return self.eta > 0
 

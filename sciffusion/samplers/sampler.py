@@ -7,30 +7,46 @@ an explicit carry, so a run can be stopped, looked at, or taken apart; ``__call_
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Prediction
 from sciffusion.grid import Grid, LogSNR
 from sciffusion.noise import Noise
 from sciffusion.process import Process
-from sciffusion.solver import Solver, Window
-from sciffusion.state import Value, layout_of
+from sciffusion.solver import Rule, Solver, Window
+from sciffusion.state import Value, batch_of, layout_of
 
-__all__ = ["Carry", "Sampler", "Solution"]
+__all__ = ["Carry", "Plan", "Sampler", "Solution"]
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before it starts, step by step.
+
+    ``times``: of the evaluations, () or (B,); ``moves``: of every field, as its process compiled them; ``lifted``:
+    whether a step first raises the noise; ``windows``: the steps' times, of the first sample where grids differ.
+    """
+
+    times: Sequence[Sequence[Tensor]]
+    moves: Sequence[Sequence[Any]]
+    lifted: Sequence[bool]
+    windows: Sequence[Window]
 
 
 @final
 @dataclass(frozen=True)
 class Carry:
-    """Where a run stands: the value, the number of steps done, and the predictions of x0, latest first."""
+    """Where a run stands: the value, the number of steps done, and the evaluations (value, x0), latest first."""
 
     x: Value
     done: int
-    history: tuple[Value, ...]
-    table: Any
+    history: tuple[tuple[Value, Value], ...]
+    plan: Plan
 
 
 @final
@@ -49,7 +65,8 @@ class Sampler:
     """A solver on a grid of ``steps`` steps from time ``start`` to ``stop``.
 
     A run that stops at 0 ends on clean data: its last step leads to (alpha, sigma) = (1, 0) even where the schedule
-    keeps some noise at t = 0.
+    keeps some noise at t = 0. The run continues from the ``x_t`` of every prediction, which guidance may have moved.
+    Raises ``ValueError`` for fewer steps than the solver needs to be of its order.
     """
 
     solver: Solver
@@ -58,9 +75,19 @@ class Sampler:
     start: float = 1.0
     stop: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.steps < self.solver.fewest:
+            raise ValueError(
+                f"steps must be at least {self.solver.fewest} for {self.solver}, got {self.steps}; "
+                "take more steps, or a solver of a lower order"
+            )
+
     def windows(self, process: Process) -> list[Window]:
-        """The times of every step, by the process's clock."""
-        times = self.grid(process.clock, self.steps, self.start, self.stop).tolist()
+        """The times of every step, by the process's clock; of the first sample where every one has its own grid."""
+        times = self.grid(process.clock, self.steps, self.start, self.stop)
+        return self._windows(process, times.reshape(-1, times.shape[-1])[0].tolist())
+
+    def _windows(self, process: Process, times: Sequence[float]) -> list[Window]:
         out: list[Window] = []
         past: tuple[float, ...] = ()
         for t, s in zip(times[:-1], times[1:], strict=True):
@@ -70,41 +97,65 @@ class Sampler:
             past = (*reversed(nodes), *past)[: self.solver.history]
         return out
 
+    def plan(self, process: Process, x: Value) -> Plan:
+        """Compute every coefficient of a run from ``x``."""
+        times = self.grid(process.clock, self.steps, self.start, self.stop)
+        if times.ndim == 1:
+            windows = self._windows(process, times.tolist())
+            moves = [process.field(k).compile(self.solver, windows) for k in process.fields(x)]
+            ahead = iter(torch.tensor([t for w in windows for t in w.nodes], dtype=torch.float64))
+            nodes = [[next(ahead) for _ in w.nodes] for w in windows]
+            return Plan(nodes, moves, [w.nodes[0] != w.start for w in windows], windows)
+        if len(times) != batch_of(x):
+            raise ValueError(
+                f"grid holds times for {len(times)} samples, the batch has {batch_of(x)}; give one row a sample"
+            )
+        each = [self._windows(process, row) for row in times.tolist()]
+        moves = []
+        for k in process.fields(x):
+            rows = [process.field(k).compile(self.solver, windows) for windows in each]
+            moves.append([_abreast(step) for step in zip(*rows, strict=True)])
+        steps = list(zip(*each, strict=True))
+        if any(len({len(w.nodes) for w in step}) != 1 for step in steps):
+            raise ValueError(
+                f"{self.solver} evaluates the denoiser more often in some samples' grids than in others'; "
+                "use a solver with one evaluation a step"
+            )
+        nodes = [
+            list(torch.tensor([w.nodes for w in step], dtype=torch.float64).T) for step in steps
+        ]
+        lifted = [any(w.nodes[0] != w.start for w in step) for step in steps]
+        return Plan(nodes, moves, lifted, each[0])
+
     def init(self, denoiser: Denoiser, x: Value) -> Carry:
         """Begin at ``x``, a value at time ``start``. Every coefficient of the run is computed here."""
-        process = denoiser.process
-        process.check(x)
-        windows = self.windows(process)
-        ahead = iter(torch.tensor([t for w in windows for t in w.nodes], dtype=torch.float64))
-        times = [[next(ahead) for _ in w.nodes] for w in windows]
-        moves = {k: process.field(k).compile(self.solver, windows) for k in process.fields(x)}
-        lifted = [w.nodes[0] != w.start for w in windows]
-        return Carry(x, 0, (), (times, moves, lifted))
+        denoiser.process.check(x)
+        return Carry(x, 0, (), self.plan(denoiser.process, x))
 
     def step(self, denoiser: Denoiser, carry: Carry, noise: Noise) -> Carry:
         """One step. Raises ``ValueError`` when the run is over."""
-        i, (times, moves, lifted) = carry.done, carry.table
-        if i >= len(times):
-            raise ValueError(f"the run is over after {len(times)} steps; start another with init")
-        process = denoiser.process
+        i, plan, process = carry.done, carry.plan, denoiser.process
+        if i >= len(plan.times):
+            raise ValueError(
+                f"the run is over after {len(plan.times)} steps; start another with init"
+            )
+        moves = [m[i] for m in plan.moves]
         base = current = carry.x
-        if lifted[i]:
-            base = current = process.rebuild(
-                base,
-                {
-                    k: process.field(k).lift(moves[k][i], v, layout_of(base, k), noise)
-                    for k, v in process.fields(base).items()
-                },
-            )
+        if plan.lifted[i]:
+            lifted = {
+                k: process.field(k).lift(move, v, layout_of(base, k), noise)
+                for (k, v), move in zip(process.fields(base).items(), moves, strict=True)
+            }
+            base = current = process.rebuild(base, lifted)
         known = carry.history
-        for stage, t in enumerate(times[i]):
-            prediction: Prediction = denoiser(current, t, None, known[0] if known else None)
-            known = (prediction.x0, *known)
-            current = self._advance(
-                process, [m[i] for m in moves.values()], stage, base, current, known, noise
-            )
+        for stage, t in enumerate(plan.times[i]):
+            prediction: Prediction = denoiser(current, t, None, known[0][1] if known else None)
+            known = ((prediction.x_t, prediction.x0), *known)
+            if stage == 0:
+                base = prediction.x_t
+            current = self._advance(process, moves, stage, base, known, noise)
         keep = max(1, self.solver.history)
-        return Carry(current, i + 1, known[:keep], carry.table)
+        return replace(carry, x=current, done=i + 1, history=known[:keep])
 
     @staticmethod
     def _advance(
@@ -112,18 +163,16 @@ class Sampler:
         moves: Sequence[Any],
         stage: int,
         base: Value,
-        current: Value,
-        known: Sequence[Value],
+        known: Sequence[tuple[Value, Value]],
         noise: Noise,
     ) -> Value:
-        bases, preds = process.fields(base), [process.fields(v) for v in known]
+        values = [process.fields(x) for x, _ in known]
+        preds = [process.fields(x0) for _, x0 in known]
         out = {}
-        for (k, x), move in zip(process.fields(current).items(), moves, strict=True):
-            x0 = [p[k] for p in preds]
-            out[k] = process.field(k).advance(
-                move, stage, bases[k], x, x0, layout_of(base, k), noise
-            )
-        return process.rebuild(current, out)
+        for (k, x), move in zip(process.fields(base).items(), moves, strict=True):
+            at, x0 = [v[k] for v in values], [p[k] for p in preds]
+            out[k] = process.field(k).advance(move, stage, x, at, x0, layout_of(base, k), noise)
+        return process.rebuild(base, out)
 
     def __call__(
         self,
@@ -148,7 +197,7 @@ class Sampler:
         noise = seed if isinstance(seed, Noise) else Noise(seed)
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             carry, values, nfe = self.init(denoiser, x), [x], 0
-            for times in carry.table[0]:
+            for times in carry.plan.times:
                 carry = self.step(denoiser, carry, noise)
                 nfe += len(times)
                 if path:
@@ -156,3 +205,26 @@ class Sampler:
                 if callback is not None:
                     callback(carry)
         return Solution(carry.x, nfe, tuple(values) if path else ())
+
+
+def _abreast(moves: Sequence[Any]) -> Any:
+    """The moves of samples on different grids as one move, whose numbers are tensors (B,)."""
+    if all(m is None for m in moves):
+        return None
+    if any(isinstance(m, Rule) for m in moves):
+        rules = [Rule(1.0, ()) if m is None else m for m in moves]
+        return Rule(
+            _abreast([r.base for r in rules]),
+            _abreast(_padded([r.x0 for r in rules])),
+            _abreast([r.noise for r in rules]),
+            _abreast(_padded([r.values for r in rules])),
+        )
+    if isinstance(moves[0], tuple):
+        return tuple(_abreast(parts) for parts in zip(*moves, strict=True))
+    return torch.tensor(moves, dtype=torch.float64)
+
+
+def _padded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rules may use fewer predictions near pure noise: the missing ones count nothing."""
+    longest = max(len(row) for row in rows)
+    return [row + (0.0,) * (longest - len(row)) for row in rows]

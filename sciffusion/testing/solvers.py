@@ -39,7 +39,7 @@ def gaussian_moments(
     spread = sigma if at_prior else math.sqrt(alpha**2 * variance + sigma**2)
     # coefficients of 1, of the start's standard normal, and of every standard normal drawn since
     x = torch.tensor([first, spread], dtype=torch.float64)
-    known: list[Tensor] = []
+    known: list[tuple[Tensor, Tensor]] = []
     nodes = [t for w in windows for t in w.nodes]
     levels = iter(
         zip(*(c.tolist() for c in schedule(torch.tensor(nodes, dtype=torch.float64))), strict=True)
@@ -52,14 +52,15 @@ def gaussian_moments(
             gain = a * variance / (a**2 * variance + s**2)
             prediction = gain * current
             prediction[0] += (1 - gain * a) * mean
-            known = [prediction, *known[:3]]
+            known = [(current, prediction), *known[:5]]
             current = _apply(rule, base, known)
         x = current
     return float(x[0]), float(x[1:].square().sum())
 
 
-def _apply(rule: Rule, base: Tensor, known: Sequence[Tensor]) -> Tensor:
-    parts = [base * rule.base, *(b * p for b, p in zip(rule.x0, known, strict=False))]
+def _apply(rule: Rule, base: Tensor, known: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    parts = [base * rule.base, *(b * p for b, (_, p) in zip(rule.x0, known, strict=False))]
+    parts += [c * x for c, (x, _) in zip(rule.values, known, strict=False)]
     out = torch.zeros(max(len(p) for p in parts) + (rule.noise > 0), dtype=torch.float64)
     for p in parts:
         out[: len(p)] += p
@@ -125,7 +126,7 @@ def check_solver(solver: Solver, *, steps: Sequence[int] = (1, 2, 3, 10)) -> Non
     for schedule in SCHEDULES:
         process = Gaussian(schedule)
         for start in (1.0, 0.5, 1e-3):
-            for n in steps:
+            for n in (max(n, solver.fewest) for n in steps):
                 windows = Sampler(solver, n, start=start).windows(process)
                 moves = process.compile(solver, windows)
                 for i, (window, (lift, rules)) in enumerate(zip(windows, moves, strict=True)):
