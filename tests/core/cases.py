@@ -49,6 +49,11 @@ SOLVERS = [*DETERMINISTIC, *STOCHASTIC]
 SIZES = (4, 2, 1, 5)
 
 
+def allowed(solver: Solver, *steps: int) -> list[int]:
+    """Those of the numbers of steps that are enough for a solver."""
+    return [n for n in steps if n >= solver.fewest]
+
+
 def name(case: object) -> str:
     """A short test id; the values of a dataclass say what it is."""
     return str(case).replace("sciffusion.", "")

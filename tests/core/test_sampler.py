@@ -29,6 +29,7 @@ from tests.core.cases import (
     SCHEDULES,
     SOLVERS,
     STOCHASTIC,
+    allowed,
     dense,
     mixture,
     name,
@@ -108,7 +109,7 @@ def test_short_runs_from_just_above_the_end_are_finite(solver: Solver, schedule:
     x0 = denoiser.sample(4, torch.Generator().manual_seed(0))
     for start in (1.0, 0.5, 1e-3, 1e-6):
         x = process.perturb(x0, torch.tensor(start, dtype=torch.float64), Noise(0)).x_t
-        for steps in (1, 2, 3):
+        for steps in allowed(solver, 1, 2, 3):
             for grid in (LogSNR(), Karras(), Uniform()):
                 end = tensor(Sampler(solver, steps, grid, start)(denoiser, x, 1).x)
                 assert bool(end.isfinite().all())
@@ -419,7 +420,7 @@ def test_an_old_carry_can_be_continued_again() -> None:
 @pytest.mark.parametrize("solver", SOLVERS, ids=name)
 @pytest.mark.parametrize("steps", [1, 2, 3, 9])
 def test_the_calls_are_counted_and_the_start_is_left_as_it_was(solver: Solver, steps: int) -> None:
-    recorder, x = Recorder(mixture()), randn(4, 2)
+    recorder, x, steps = Recorder(mixture()), randn(4, 2), max(steps, solver.fewest)
     solution = Sampler(solver, steps)(recorder, x.clone())
     assert solution.nfe == len(recorder.seen) and solution.path == ()
     assert torch.equal(tensor(recorder.seen[0][1]), x) or isinstance(solver, Heun)
@@ -494,6 +495,12 @@ def test_wrong_starts_and_grids_are_refused() -> None:
         Sampler(DDIM(), 3)(mixture(), x)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         Sampler(DDIM(), 0)(mixture(), randn(2, 2))
+    with pytest.raises(ValueError, match=r"at least 3 for Multistep\(order=3.*got 2"):
+        Sampler(Multistep(3), 2)
+    with pytest.raises(
+        ValueError, match="x is not finite: 1 of 4 numbers, the first at \\(1, 0\\)"
+    ):
+        Sampler(DDIM(), 3)(mixture(), torch.tensor([[0.0, 1.0], [math.nan, 0.0]]))
     with pytest.raises(ValueError, match="must be 4 numbers"):
         Sampler(DDIM(), 3, Times(torch.tensor([1.0, 0.0])))(mixture(), randn(2, 2))
     with pytest.raises(ValueError, match="2 entries for a batch of 3"):
