@@ -99,13 +99,20 @@ class Process(ABC):
             },
         )
 
-    def combine(self, weights: Sequence[float], x0: Sequence[Value]) -> Value:
-        """An affine combination of predictions of x0: of values, or of log-probabilities for a jump field."""
+    def combine(self, weights: Sequence[float | Tensor], x0: Sequence[Value]) -> Value:
+        """An affine combination of predictions of x0: of values, or of log-probabilities for a jump field.
+
+        A weight is a number, or a tensor with one per sample (or per element) of ``x0``.
+        """
         parts = [self.fields(v) for v in x0]
-        return self.rebuild(
-            x0[0],
-            {k: self.field(k).combine_field(weights, [p[k] for p in parts]) for k in parts[0]},
-        )
+        out = {}
+        for k, first in parts[0].items():
+            layout = layout_of(x0[0], k)
+            each = [
+                layout.expand(w.to(first), first) if isinstance(w, Tensor) else w for w in weights
+            ]
+            out[k] = self.field(k).combine_field(each, [p[k] for p in parts])
+        return self.rebuild(x0[0], out)
 
     def check(self, x: Value) -> None:
         """Raise ``ValueError`` unless ``x`` is of the kind that this process noises, and finite in its samples."""
@@ -186,8 +193,8 @@ class FieldProcess(Process):
         """
 
     @abstractmethod
-    def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:
-        """Affine combination of predictions."""
+    def combine_field(self, weights: Sequence[float | Tensor], x0: Sequence[Tensor]) -> Tensor:
+        """Affine combination of predictions; a weight is a number, or a tensor that broadcasts to them."""
 
     @abstractmethod
     def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:

@@ -138,10 +138,10 @@ class Gaussian(FieldProcess):
         a, b = self._coefficients(target, t)
         return (a - b * alpha / sigma) ** 2
 
-    def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:
+    def combine_field(self, weights: Sequence[float | Tensor], x0: Sequence[Tensor]) -> Tensor:
         out = x0[0] * weights[0]
         for w, x in zip(weights[1:], x0[1:], strict=True):
-            out = torch.add(out, x, alpha=w)
+            out = out + w * x if isinstance(w, Tensor) else torch.add(out, x, alpha=w)
         return out
 
     def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:

@@ -101,7 +101,7 @@ class Jump(FieldProcess):
         out = forward * (keep_s * ratio + (1 - keep_s) / k * ratio.sum(-1, keepdim=True))
         return out / out.sum(-1, keepdim=True)
 
-    def combine_field(self, weights: Sequence[float], x0: Sequence[Tensor]) -> Tensor:
+    def combine_field(self, weights: Sequence[float | Tensor], x0: Sequence[Tensor]) -> Tensor:
         logs = sum(
             (w * p.clamp(min=1e-12).log() for w, p in zip(weights, x0, strict=True)),
             torch.zeros_like(x0[0]),
