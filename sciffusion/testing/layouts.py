@@ -96,6 +96,20 @@ def check_layout(layout: Layout, field: Tensor, samples: Sequence[Tensor]) -> No
         claim_equal(layout.pool(dirty), pooled, f"{law} pool")
         claim_equal(layout.reduce(dirty, "mean"), layout.reduce(field, "mean"), f"{law} mean")
         claim_equal(layout.clean(dirty), layout.clean(field), f"{law} cleaned field")
+    last = len(samples) - 1
+    chosen = torch.tensor([last, 0, last])
+    taken, its_layout = layout.take(field, chosen)
+    claim(type(its_layout) is type(layout), "take keeps the kind of layout")
+    picked = [samples[i].flatten() for i in chosen.tolist()]
+    joined, joint = layout.cat([field, taken], [layout, its_layout])
+    everyone = [*(s.flatten() for s in samples), *picked]
+    for law, x, where, want in (
+        ("take finds the samples in their order", taken, its_layout, picked),
+        ("cat lays batches one after another", joined, joint, everyone),
+    ):
+        claim(where.batch == len(want), f"{law}: as many samples")
+        for got, sample in zip(_split(x, where), want, strict=True):
+            claim_equal(got, sample, law)
     wrong = torch.zeros(len(samples) + 1, dtype=field.dtype)
     if wrong.shape != field.shape[:1]:
         try:

@@ -11,7 +11,7 @@ from sciffusion.layout import Dense, Packed
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian, Joint
 from sciffusion.schedule import RectifiedFlow
-from sciffusion.state import State, batch_of, layout_of
+from sciffusion.state import State, batch_of, cat, layout_of, take
 
 
 def crystal() -> State:
@@ -102,3 +102,22 @@ def test_fields_and_layouts_that_do_not_fit_are_refused() -> None:
         State({"a": torch.zeros(1)}, {"b": Dense(1)})
     with pytest.raises(ValueError, match="disagrees about the number of samples"):
         State({"a": torch.zeros(1), "b": torch.zeros(2)}, {"a": Dense(1), "b": Dense(2)})
+
+
+def test_samples_are_taken_from_fields_of_different_layouts() -> None:
+    whole = State(dict(crystal()), {k: crystal().layout(k) for k in crystal()})
+    picked = take(whole, torch.tensor([1, 0, 1]))
+    assert isinstance(picked, State) and picked.batch == 3
+    assert torch.equal(picked["frac"], whole["frac"][[3, 0, 1, 2, 3]])
+    assert picked["lattice"].shape == (3, 3, 3)
+    back = cat([whole, picked])
+    assert isinstance(back, State) and back.batch == 5
+    assert torch.equal(back["frac"], torch.cat([whole["frac"], picked["frac"]]))
+    assert torch.equal(take(torch.arange(3), torch.tensor([2, 2])), torch.tensor([2, 2]))  # type: ignore[arg-type]
+    assert cat([torch.zeros(2), torch.ones(1)]).shape == (3,)  # type: ignore[union-attr]
+
+
+def test_a_state_with_a_context_is_not_rearranged() -> None:
+    for call in (lambda: take(crystal(), torch.tensor([0])), lambda: cat([crystal(), crystal()])):
+        with pytest.raises(ValueError, match="context .'edges'. cannot be rearranged"):
+            call()
