@@ -159,7 +159,7 @@ class Preconditioned(Denoiser):
     r"""A network made into a denoiser.
 
     For a Gaussian field the network sees :math:`c_{in} x_t` with
-    :math:`c_{in} = (\alpha^2 s^2 + \sigma^2 n^2)^{-1/2}` (s = ``sigma_data``, n = the ``scale`` of the noise's space),
+    :math:`c_{in} = (\alpha^2 s^2 + \sigma^2 n^2)^{-1/2}` (s = ``sigma_data``, n = the ``noise_scale`` of the space),
     hence unit variance at every time, and its output F is read as ``target``:
 
     * ``"v"``: :math:`\hat x_0 = c_{skip}x_t + c_{out}F`, :math:`c_{skip} = \alpha s^2 c_{in}^2`,
@@ -236,7 +236,7 @@ class Preconditioned(Denoiser):
         self, name: str | None, process: Gaussian, t: Tensor, x: Tensor, layout: Layout
     ) -> tuple[Scale, Scale, Scale]:
         """c_in, c_skip, c_out: numbers where nothing varies over the field, else broadcastable to it."""
-        s, n = self._sigma_data(name), process.space.scale
+        s, n = self._sigma_data(name), process.space.noise_scale(x, layout)
         alpha: Scale
         sigma: Scale
         plain = not isinstance(s, Tensor) and not isinstance(n, Tensor)

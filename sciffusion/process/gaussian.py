@@ -11,7 +11,8 @@ v         :math:`-\sigma`          :math:`\alpha`
 flow      :math:`\dot\alpha`       :math:`\dot\sigma`
 ========  =======================  ========================
 
-and the score is :math:`-(LL^T)^{-1} e / \sigma`. With :math:`x_t` at hand, each gives every other one.
+and the score is :math:`-(LL^T)^{-1} e / \sigma`, for noise that is Gaussian. With :math:`x_t` at hand, each gives every
+other one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sciffusion.noise import Noise
 from sciffusion.process.base import FieldProcess
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Level, Number, Rule, Solver, Window
-from sciffusion.space import Euclidean, GaussianSpace
+from sciffusion.space import Euclidean, GaussianSpace, LinearSpace
 
 if TYPE_CHECKING:
     from sciffusion.objective import Weight
@@ -42,10 +43,14 @@ Target = Literal["x0", "eps", "v", "flow", "score"]
 @final
 @dataclass(frozen=True, eq=False)
 class Gaussian(FieldProcess):
-    """Gaussian noising of one field by a schedule, in a space."""
+    """Gaussian noising of one field by a schedule, in a space.
+
+    In a space whose noise is not Gaussian (:class:`~sciffusion.space.StudentT`) all goes through as well, but for
+    scores and stochastic solvers, which raise ``ValueError``.
+    """
 
     schedule: Schedule
-    space: GaussianSpace = field(default_factory=Euclidean)
+    space: LinearSpace = field(default_factory=Euclidean)
 
     def noise_field(self, x0: Tensor, layout: Layout, noise: Noise) -> Tensor:
         return self.space.prior(x0, layout, noise)
@@ -87,17 +92,18 @@ class Gaussian(FieldProcess):
     ) -> Tensor:
         r"""Turn a prediction of ``src`` at :math:`(x_t, t)` into one of ``dst``.
 
-        Raises ``ValueError`` for an unknown target. Where a conversion divides by zero (x0 from eps at
-        :math:`\alpha = 0`, eps from x0 at :math:`\sigma = 0`, anything from the flow where both rates vanish, as the
-        polynomial schedule's do at t = 1) the result is not finite.
+        Raises ``ValueError`` for an unknown target, or a score of noise that is not Gaussian. Where a conversion
+        divides by zero (x0 from eps at :math:`\alpha = 0`, eps from x0 at :math:`\sigma = 0`, anything from the flow
+        where both rates vanish, as the polynomial schedule's do at t = 1) the result is not finite.
         """
         if src == dst:
             return value
+        if "score" in (src, dst):
+            self._need_gaussian_noise("a score")
         alpha, sigma = self.schedule(t)
         if src == "score":
-            # L L^T is applied by undoing its inverse: precision(p) = p * c for the spaces' own operators
-            unit = self.space.precision(torch.ones_like(value), layout)
-            value, src = -layout.expand(sigma.to(value), value) * value / unit, "eps"
+            scaled = layout.expand(-sigma.to(value), value) * value
+            value, src = self.space.covariance(scaled, layout), "eps"
             if dst == "eps":
                 return value
         a, b = self._coefficients(src, t)
@@ -109,6 +115,13 @@ class Gaussian(FieldProcess):
         c, d = self._coefficients(dst, t)
         # x0 = (b x_t - sigma y)/det and e = (alpha y - a x_t)/det, then c x0 + d e
         return self._mix((c * b - d * a) / det, x_t, (d * alpha - c * sigma) / det, value, layout)
+
+    def _need_gaussian_noise(self, what: str) -> None:
+        if not isinstance(self.space, GaussianSpace):
+            raise ValueError(
+                f"{what} needs Gaussian noise, and {self.space} has none: predict x0, eps, v or flow there and sample "
+                f"with a deterministic solver"
+            )
 
     def _coefficients(self, target: Target, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule(t)
@@ -134,6 +147,7 @@ class Gaussian(FieldProcess):
         """
         alpha, sigma = self.schedule(t)
         if target == "score":
+            self._need_gaussian_noise("a score")
             return (alpha / sigma**2) ** 2
         a, b = self._coefficients(target, t)
         return (a - b * alpha / sigma) ** 2
@@ -145,6 +159,8 @@ class Gaussian(FieldProcess):
         return out
 
     def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:
+        if solver.stochastic:
+            self._need_gaussian_noise(f"the stochastic solver {solver}")
         times = sorted(
             {t for w in windows for t in (w.start, *w.nodes, *w.past, w.end) if t is not None}
         )

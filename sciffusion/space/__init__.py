@@ -1,7 +1,15 @@
 """Where a field lives: its noise, its subspace, its degrees of freedom."""
 
-from sciffusion.space.base import GaussianSpace, Space
+from sciffusion.space.base import GaussianSpace, LinearSpace, Space
 from sciffusion.space.categorical import Categorical
-from sciffusion.space.euclidean import Euclidean, ZeroCoM
+from sciffusion.space.euclidean import BySize, Euclidean, ZeroCoM
 
-__all__ = ["Categorical", "Euclidean", "GaussianSpace", "Space", "ZeroCoM"]
+__all__ = [
+    "BySize",
+    "Categorical",
+    "Euclidean",
+    "GaussianSpace",
+    "LinearSpace",
+    "Space",
+    "ZeroCoM",
+]

@@ -15,9 +15,9 @@ from torch import Tensor
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 
-__all__ = ["GaussianSpace", "Space", "check_scale"]
+__all__ = ["GaussianSpace", "LinearSpace", "Space", "check_scale"]
 
-LOG_2PI = math.log(2 * math.pi)
+_LOG_2PI = math.log(2 * math.pi)
 
 
 class Space(ABC):
@@ -40,22 +40,46 @@ class Space(ABC):
         """Degrees of freedom of each sample, (B,), integer."""
 
 
-class GaussianSpace(Space):
-    """A linear space with the Gaussian prior :math:`N(0, L L^T)`.
+class LinearSpace(Space):
+    r"""A linear space with noise to be added to data, of mean zero and covariance :math:`\Sigma = LL^T`.
 
-    ``scale`` is the standard deviation of the noise, before a projection takes some of it away: a number, or a tensor
-    that broadcasts to the field.
+    Densities are relative to the volume of the field's valid entries; on a subspace, to that of an orthonormal basis.
     """
 
-    scale: float | Tensor
+    @abstractmethod
+    def covariance(self, p: Tensor, layout: Layout) -> Tensor:
+        r""":math:`\Sigma p`: turns a gradient with respect to the field's entries, a score say, into a displacement."""
 
     @abstractmethod
     def precision(self, e: Tensor, layout: Layout) -> Tensor:
-        r""":math:`(L L^T)^{-1} e` on the space: what turns a noise into a score."""
+        r""":math:`\Sigma^{-1} e` for ``e`` in the space: what turns a noise into a score; ``covariance`` undoes it."""
+
+    @abstractmethod
+    def noise_scale(self, x: Tensor, layout: Layout) -> float | Tensor:
+        """The noise's standard deviation, before a projection takes some of it away, as a network's input sees it.
+
+        Root mean square over what is correlated (a grid, a chain). A number, or a tensor that broadcasts to ``x``.
+        """
 
     def norm2(self, e: Tensor, layout: Layout) -> Tensor:
-        r"""Squared Mahalanobis norm :math:`e^T (L L^T)^{-1} e` of each sample, (B,)."""
+        r"""Squared Mahalanobis norm :math:`e^T \Sigma^{-1} e` of each sample, (B,)."""
         return layout.reduce(layout.clean(e * self.precision(e, layout)), "sum")
+
+
+class GaussianSpace(LinearSpace):
+    r"""A linear space with the Gaussian prior :math:`N(0, LL^T)`.
+
+    Its score is linear in the noise, :math:`\nabla\log p_t(x_t) = -\Sigma^{-1}E[e\mid x_t]/\sigma`, and sums of its
+    noise are its noise again: what scores and stochastic solvers need.
+    """
+
+    @abstractmethod
+    def log_volume(self, x: Tensor, layout: Layout) -> Tensor:
+        r""":math:`\tfrac12\log\det\Sigma` on the space, (B,)."""
+
+    def log_prior(self, x: Tensor, layout: Layout) -> Tensor:
+        dof = self.dof(x, layout).to(x.dtype)
+        return -0.5 * (self.norm2(x, layout) + dof * _LOG_2PI) - self.log_volume(x, layout)
 
 
 def check_scale(scale: float | Tensor) -> None:

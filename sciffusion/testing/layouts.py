@@ -34,16 +34,17 @@ def _split(x: Tensor, layout: Layout) -> list[Tensor]:
 
 def spoil(x: Value, garbage: float) -> Value:
     """``x`` with ``garbage`` wherever no sample lies; integer fields take it as far as it is one."""
-
-    def field(v: Tensor, layout: Layout) -> Tensor:
-        if v.is_floating_point():
-            return torch.where(_valid(v, layout), v, garbage)
-        whole = int(garbage) if garbage == garbage else -1
-        return torch.where(_valid(v, layout), v, whole)
-
     if isinstance(x, State):
-        return x.replace({k: field(v, x.layout(k)) for k, v in x.items()})
-    return field(x, layout_of(x))
+        return x.replace({k: spoil_field(v, x.layout(k), garbage) for k, v in x.items()})
+    return spoil_field(x, layout_of(x), garbage)
+
+
+def spoil_field(x: Tensor, layout: Layout, garbage: float) -> Tensor:
+    """One field with ``garbage`` wherever no sample lies."""
+    if x.is_floating_point():
+        return torch.where(_valid(x, layout), x, garbage)
+    whole = int(garbage) if garbage == garbage else -1
+    return torch.where(_valid(x, layout), x, whole)
 
 
 def check_layout(layout: Layout, field: Tensor, samples: Sequence[Tensor]) -> None:

@@ -174,35 +174,51 @@ def test_the_measured_order_tells_orders_apart() -> None:
 
 @dataclass(frozen=True)
 class Loose(GaussianSpace):
-    """The noise of Euclidean, with a scale that its density does not know."""
+    """The noise of Euclidean, with one fault."""
 
     fault: str = ""
-    scale: float = 1.0
 
     def prior(self, like: Tensor, layout: Layout, noise: Noise) -> Tensor:
         x = Euclidean(1.2 if self.fault == "norm" else 1.0).prior(like, layout, noise)
+        if self.fault == "shape":  # the norm's mean is right nevertheless
+            x = x * torch.tensor([1.5, 1.0, 0.5], dtype=x.dtype).sqrt()
         return x + x.mean() if self.fault == "mixes" else x
 
     def log_prior(self, x: Tensor, layout: Layout) -> Tensor:
-        return Euclidean().log_prior(x, layout) * (2 if self.fault == "density" else 1)
+        return super().log_prior(x, layout) * (2 if self.fault == "density" else 1)
+
+    def log_volume(self, x: Tensor, layout: Layout) -> Tensor:
+        return torch.full((layout.batch,), 0.1 * (self.fault == "normaliser"), dtype=x.dtype)
 
     def project(self, x: Tensor, layout: Layout) -> Tensor:
         return layout.clean(0.9 * x if self.fault == "project" else x)
 
     def dof(self, x: Tensor, layout: Layout) -> Tensor:
-        return layout.count(x)
+        return layout.count(x) - int(self.fault == "dof")
+
+    def covariance(self, p: Tensor, layout: Layout) -> Tensor:
+        return layout.clean(p * (1.1 if self.fault == "covariance" else 1.0))
 
     def precision(self, e: Tensor, layout: Layout) -> Tensor:
-        return e
+        return e - 1e-3 * e.mean() if self.fault == "mixing precision" else e
+
+    def noise_scale(self, x: Tensor, layout: Layout) -> float:
+        return 0.9 if self.fault == "scale" else 1.0
 
 
 @pytest.mark.parametrize(
     ("fault", "law"),
     [
         ("norm", "norm2 has the mean dof"),
+        ("shape", "covariance of the prior's draws"),
         ("mixes", "depends on no other sample"),
         ("density", "gradient of log_prior"),
+        ("normaliser", "its normaliser included"),
         ("project", "the prior lies in the space"),
+        ("dof", "norm2 has the mean dof"),
+        ("covariance", "covariance undoes the precision"),
+        ("mixing precision", "precision mixes no samples|covariance undoes"),
+        ("scale", "noise_scale"),
     ],
 )
 def test_a_space_with_one_fault_is_found(fault: str, law: str) -> None:
