@@ -1,19 +1,22 @@
 """Random numbers with a seed, drawn sample by sample when asked.
 
 ``Noise(7)`` is one stream for the whole batch. ``Noise([3, 9, 4])`` gives each of three samples a stream of its own:
-sample 9 is then the same alone, in any batch, at any place in it, padded or packed. The numbers are drawn on the CPU
-(and moved), so a seed means the same on every device. No global generator is read or advanced.
+sample 9 is then the same alone, in any batch, at any place in it, padded or packed. ``Noise(7, brownian=True)`` ties
+what a sampler draws within a step to the step's times, so that runs on different grids see the same noise. The numbers
+are drawn on the CPU (and moved), so a seed means the same on every device. No global generator is read or advanced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sciffusion.brownian import BrownianPath
 from sciffusion.layout import Dense, Layout
 
 __all__ = ["Noise", "sample_seeds"]
@@ -27,50 +30,108 @@ def sample_seeds(seed: int, n: int) -> list[int]:
     ]
 
 
+class _Stream:
+    """A generator of normal and uniform numbers, and the Brownian paths of the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.generator = seed, torch.Generator().manual_seed(seed)
+        self.paths: dict[tuple[int, tuple[int, ...], torch.dtype], BrownianPath] = {}
+
+    def draw(self, shape: tuple[int, ...], dtype: torch.dtype, normal: bool) -> Tensor:
+        fn = torch.randn if normal else torch.rand
+        return fn(shape, generator=self.generator, dtype=dtype)
+
+
+class _Increment:
+    """A stream whose k-th draw is the increment of its k-th Brownian path between two times."""
+
+    def __init__(self, stream: _Stream, start: float, end: float) -> None:
+        self.stream, self.start, self.end, self.draws = stream, start, end, 0
+
+    def draw(self, shape: tuple[int, ...], dtype: torch.dtype, normal: bool) -> Tensor:
+        key = (self.draws, shape, dtype)
+        self.draws += 1
+        if key not in self.stream.paths:
+            self.stream.paths[key] = BrownianPath(self.stream.seed, *key)
+        z = self.stream.paths[key].increment(self.start, self.end)
+        if z is None:
+            return self.stream.draw(shape, dtype, normal)
+        if normal:
+            return z
+        return (0.5 * torch.special.erfc(-z / math.sqrt(2))).clamp(max=1 - torch.finfo(dtype).eps)
+
+
 @final
 class Noise:
     """A stream of random numbers, or one stream per sample.
 
     ``seed`` is one integer, or one per sample of the batch. A stream advances with every draw; two objects made from
-    the same seed return the same numbers in the same order. Raises ``ValueError`` when the number of seeds differs
-    from the batch.
+    the same seed return the same numbers in the same order. With ``brownian``, what is drawn :meth:`between` two times
+    is the increment of a Brownian motion fixed by the seed. Raises ``ValueError`` when the number of seeds differs from
+    the batch.
     """
 
-    def __init__(self, seed: int | Sequence[int]) -> None:
+    def __init__(self, seed: int | Sequence[int], *, brownian: bool = False) -> None:
         self.per_sample = not isinstance(seed, int | np.integer)
+        self.brownian = brownian
         seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
         if not seeds:
             raise ValueError("seed is an empty sequence; give one integer, or one per sample")
-        self._streams = [torch.Generator().manual_seed(s) for s in seeds]
+        self._streams: Sequence[_Stream | _Increment] = [_Stream(s) for s in seeds]
+
+    def between(self, start: float | Tensor, end: float | Tensor) -> Noise:
+        """The noise of a step from time ``start`` down to ``end``, numbers or one each sample (B,).
+
+        Without ``brownian``, and for a step that does not go down (a corrector's, or one that raises the noise), the
+        stream itself. Raises ``ValueError`` for times (B,) with one stream for the whole batch.
+        """
+        starts, ends = (torch.as_tensor(t, dtype=torch.float64) for t in (start, end))
+        if not self.brownian or not bool((ends < starts).all()):
+            return self
+        if starts.ndim and not self.per_sample:
+            raise ValueError(
+                "seed is one number, but every sample follows a grid of its own; give one seed a sample"
+            )
+        n = len(self._streams)
+        out = Noise(0)
+        out.per_sample = self.per_sample
+        out._streams = [
+            _Increment(s, a, b)
+            for s, a, b in zip(
+                self._streams, starts.expand(n).tolist(), ends.expand(n).tolist(), strict=True
+            )
+            if isinstance(s, _Stream)
+        ]
+        return out
 
     def normal(self, like: Tensor, layout: Layout) -> Tensor:
         """Standard normal numbers with the shape, dtype and device of ``like``; zero outside the samples."""
-        return self._draw(like, layout, torch.randn)
+        return self._draw(like, layout, normal=True)
 
     def uniform(self, like: Tensor, layout: Layout) -> Tensor:
         """Numbers uniform on [0, 1) with the shape and device of ``like`` (its dtype, if a float)."""
-        return self._draw(like, layout, torch.rand)
+        return self._draw(like, layout, normal=False)
 
-    def _draw(self, like: Tensor, layout: Layout, draw: Callable[..., Tensor]) -> Tensor:
+    def _draw(self, like: Tensor, layout: Layout, *, normal: bool) -> Tensor:
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
         if not self.per_sample:
-            return layout.clean(
-                draw(like.shape, generator=self._streams[0], dtype=dtype).to(like.device)
-            )
+            numbers = self._streams[0].draw(tuple(like.shape), dtype, normal)
+            return layout.clean(numbers.to(like.device))
         if len(self._streams) != layout.batch:
             raise ValueError(
                 f"seed has {len(self._streams)} entries for a batch of {layout.batch}; give one a sample"
             )
         shapes = layout.parts(like)
         parts = [
-            draw(s, generator=g, dtype=dtype) for s, g in zip(shapes, self._streams, strict=True)
+            stream.draw(shape, dtype, normal)
+            for shape, stream in zip(shapes, self._streams, strict=True)
         ]
         return layout.assemble(parts, like)
 
     def scalars(self, batch: int, *, normal: bool = False) -> Tensor:
         """One number per sample, (B,) float64 on the CPU: uniform on [0, 1), or standard normal."""
         like = torch.empty(batch, dtype=torch.float64)
-        return self._draw(like, Dense(batch), torch.randn if normal else torch.rand)
+        return self._draw(like, Dense(batch), normal=normal)
 
     def integers(self, high: int, like: Tensor, layout: Layout) -> Tensor:
         """Integers uniform on 0..high-1 with the shape and device of ``like``."""

@@ -28,14 +28,14 @@ __all__ = ["Carry", "Plan", "Sampler", "Solution"]
 class Plan:
     """All that is known of a run before it starts, step by step.
 
-    ``times``: of the evaluations, () or (B,); ``moves``: of every field, as its process compiled them; ``lifted``:
-    whether a step first raises the noise; ``windows``: the steps' times, of the first sample where grids differ.
+    ``times``: of the evaluations, and ``ends``: of the steps, () or (B,); ``moves``: of every field, as its process
+    compiled them; ``lifted``: whether a step first raises the noise.
     """
 
     times: Sequence[Sequence[Tensor]]
+    ends: Sequence[Tensor]
     moves: Sequence[Sequence[Any]]
     lifted: Sequence[bool]
-    windows: Sequence[Window]
 
 
 @final
@@ -105,7 +105,8 @@ class Sampler:
             moves = [process.field(k).compile(self.solver, windows) for k in process.fields(x)]
             ahead = iter(torch.tensor([t for w in windows for t in w.nodes], dtype=torch.float64))
             nodes = [[next(ahead) for _ in w.nodes] for w in windows]
-            return Plan(nodes, moves, [w.nodes[0] != w.start for w in windows], windows)
+            ends = list(torch.tensor([w.end or 0.0 for w in windows], dtype=torch.float64))
+            return Plan(nodes, ends, moves, [w.nodes[0] != w.start for w in windows])
         if len(times) != batch_of(x):
             raise ValueError(
                 f"grid holds times for {len(times)} samples, the batch has {batch_of(x)}; give one row a sample"
@@ -125,7 +126,8 @@ class Sampler:
             list(torch.tensor([w.nodes for w in step], dtype=torch.float64).T) for step in steps
         ]
         lifted = [any(w.nodes[0] != w.start for w in step) for step in steps]
-        return Plan(nodes, moves, lifted, each[0])
+        ends = [torch.tensor([w.end or 0.0 for w in step], dtype=torch.float64) for step in steps]
+        return Plan(nodes, ends, moves, lifted)
 
     def init(self, denoiser: Denoiser, x: Value) -> Carry:
         """Begin at ``x``, a value at time ``start``. Every coefficient of the run is computed here."""
@@ -153,7 +155,9 @@ class Sampler:
             known = ((prediction.x_t, prediction.x0), *known)
             if stage == 0:
                 base = prediction.x_t
-            current = self._advance(process, moves, stage, base, known, noise)
+            later = [*plan.times[i][stage + 1 :], plan.ends[i]]
+            drawn = noise.between(t, later[0]) if noise.brownian else noise
+            current = self._advance(process, moves, stage, base, known, drawn)
         keep = max(1, self.solver.history)
         return replace(carry, x=current, done=i + 1, history=known[:keep])
 
