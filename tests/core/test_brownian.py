@@ -72,7 +72,7 @@ def test_a_step_too_short_for_the_path_still_has_noise() -> None:
     "solver", [DDIM(1.0), DDIM(0.5), Multistep(2, 1.0), Multistep(3, 0.5)], ids=name
 )
 def test_runs_of_a_stochastic_solver_on_finer_grids_converge_to_one_path(solver: Solver) -> None:
-    """The strong order is 1: no rule of ours reads more of the noise than its increments."""
+    """The strong order is at least 1, less the 0.4 that a slope over few steps may be off."""
     cov = torch.tensor([[0.6, 0.2], [0.2, 0.3]], dtype=torch.float64)
     exact = oracle.Gaussian(torch.tensor([0.5, -0.2], dtype=torch.float64), cov, Gaussian(FLOW))
     x, ends = randn(300, 2), []
@@ -80,7 +80,7 @@ def test_runs_of_a_stochastic_solver_on_finer_grids_converge_to_one_path(solver:
         run = Sampler(solver, n, LogSNR(), START, STOP)
         ends.append(tensor(run(exact, x, Noise(3, brownian=True)).x))
     gaps = [float((a - b).square().mean().sqrt()) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    assert 0.6 < math.log2(gaps[0] / gaps[-1]) / 2 < 1.6
+    assert math.log2(gaps[0] / gaps[-1]) / 2 > 0.6
     other = tensor(Sampler(solver, 256, LogSNR(), START, STOP)(exact, x, Noise(4)).x)
     assert float((other - ends[-1]).square().mean().sqrt()) > 20 * gaps[-1]
 
