@@ -95,15 +95,17 @@ def check_grid(
     """Check that a grid falls strictly from ``start`` to ``stop`` in every number of ``steps``.
 
     Raises:
-        AssertionError: unless the times are float64, steps + 1 in number, strictly falling, exact at both ends, the
-            same when asked twice, and no steps or a reversed span raise ``ValueError``.
+        AssertionError: unless the times are float64, steps + 1 in number (of every sample, where each has its own),
+            strictly falling, exact at both ends, the same when asked twice, and no steps or a reversed span raise
+            ``ValueError``.
     """
     for n in steps:
         times = grid(schedule, n, start, stop)
         law = f"{grid} in {n} steps from {start} to {stop}"
-        claim(times.shape == (n + 1,) and times.dtype == torch.float64, f"{law}: n + 1 float64")
+        claim(times.ndim in (1, 2) and times.shape[-1] == n + 1, f"{law}: n + 1 times")
+        claim(times.dtype == torch.float64, f"{law}: float64")
         claim((times.diff() < 0).all(), f"{law} falls strictly: {times.tolist()}")
-        claim(float(times[0]) == start and float(times[-1]) == stop, f"{law} has its ends")
+        claim(((times[..., 0] == start) & (times[..., -1] == stop)).all(), f"{law} has its ends")
         claim_equal(grid(schedule, n, start, stop), times, f"{law} is a pure function")
     for n, a, b in ((0, start, stop), (steps[0], stop, start), (steps[0], start, start)):
         try:

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciffusion.grid import Grid, Karras, LogSNR, Power, Times, Uniform
-from sciffusion.schedule import VE, RectifiedFlow, Schedule
+from sciffusion.grid import Beta, Grid, Karras, LogSNR, Power, Times, Uniform
+from sciffusion.schedule import VE, Laplace, Learned, RectifiedFlow, Schedule
 from sciffusion.testing import check_grid
 from tests.core.cases import SCHEDULES, name
 
@@ -22,6 +22,8 @@ GRIDS: list[Grid] = [
     LogSNR(-4.0, 4.0),
     Karras(),
     Karras(1.0),
+    Beta(),
+    Beta(2.0, 0.7),
 ]
 
 
@@ -84,6 +86,70 @@ def test_the_karras_grid_has_equal_steps_in_the_root_of_sigma() -> None:
     )
 
 
+def test_equal_steps_in_the_root_of_sigma_are_equal_steps_in_time_where_that_root_is_linear() -> (
+    None
+):
+    ends = {"sigma_min": 0.02, "sigma_max": 40.0}
+    karras = Karras(7.0)(VE(**ends), 12)
+    uniform = Uniform()(VE(**ends, rho=7.0), 12)
+    sigmas = VE(**ends).sigma(karras), VE(**ends, rho=7.0).sigma(uniform)
+    assert torch.allclose(*sigmas, rtol=1e-12)
+
+
+def test_the_quadratic_grid_is_the_power_grid_of_two() -> None:
+    n = 10
+    quadratic = (1 - torch.arange(n + 1, dtype=torch.float64) / n) ** 2
+    assert torch.allclose(Power(2.0)(RectifiedFlow(), n), quadratic, rtol=0, atol=1e-15)
+
+
+def test_the_exponential_grid_is_the_log_snr_grid() -> None:
+    schedule, n = VE(0.02, 40.0), 9
+    sigma = torch.linspace(math.log(40.0), math.log(0.02), n + 1, dtype=torch.float64).exp()
+    assert torch.allclose(schedule.sigma(LogSNR()(schedule, n)), sigma, rtol=1e-12)
+
+
+def test_the_beta_grid_has_equal_steps_in_its_distribution_function() -> None:
+    special = pytest.importorskip("scipy.special")
+    for a, b in ((0.6, 0.6), (2.0, 0.7)):
+        times = Beta(a, b)(RectifiedFlow(), 12, 0.9, 0.1)
+        shares = torch.as_tensor(special.betainc(a, b, (times - 0.1) / 0.8))
+        assert torch.allclose(shares.diff(), torch.full((12,), -1 / 12).double(), rtol=1e-6)
+    assert torch.allclose(Beta(1.0, 1.0)(VE(), 7), Uniform()(VE(), 7), rtol=0, atol=1e-14)
+
+
+@given(
+    st.sampled_from(GRIDS),
+    st.sampled_from([*SCHEDULES, Laplace(0.0, 0.1), Laplace(3.0, 0.02), VE().shift(1e6)]),
+    st.integers(-1, 600),
+    st.floats(-0.1, 1.1),
+    st.floats(-0.1, 1.1) | st.just(math.nan),
+)
+def test_a_grid_falls_strictly_or_says_why_it_cannot(
+    grid: Grid, schedule: Schedule, steps: int, start: float, stop: float
+) -> None:
+    try:
+        times = grid(schedule, steps, start, stop)
+    except ValueError as error:
+        said = str(error)
+        assert "steps must be" in said or "0 <= stop" in said or "not fall strictly" in said
+    else:
+        assert times.shape == (steps + 1,) and times.dtype == torch.float64
+        assert bool((times.diff() < 0).all())
+        assert float(times[0]) == start and float(times[-1]) == stop
+
+
+def test_high_noise_that_floats_cannot_resolve_is_refused() -> None:
+    with pytest.raises(ValueError, match="window of log-SNR that floats"):
+        LogSNR()(Laplace(0.0, 0.1), 40)
+    check_grid(LogSNR(-2.0, 12.0), Laplace(0.0, 0.1))
+
+
+def test_times_of_a_learned_schedule_are_numbers() -> None:
+    for grid in GRIDS:
+        assert not grid(Learned(), 6).requires_grad
+    check_grid(Karras(), Learned(), (1, 5, 40))
+
+
 def test_your_own_times_are_taken_as_they_are() -> None:
     times = torch.tensor([1.0, 0.3, 0.2, 0.0], dtype=torch.float64)
     assert torch.equal(Times(times)(RectifiedFlow(), 3), times)
@@ -93,20 +159,53 @@ def test_your_own_times_are_taken_as_they_are() -> None:
     assert torch.equal(times, before)
 
 
+def test_every_sample_may_have_times_of_its_own() -> None:
+    rows = [[1.0, 0.3, 0.2, 0.0], [1.0, 0.9, 0.5, 0.0]]
+    times = torch.tensor(rows, dtype=torch.float64)
+    assert torch.equal(Times(times)(RectifiedFlow(), 3), times)
+    check_grid(Times(times), RectifiedFlow(), (3,))
+    for row in rows:  # the same rows alone, the last dimension still the times
+        assert torch.equal(
+            Times(torch.tensor([row]).double())(VE(), 3), torch.tensor([row]).double()
+        )
+
+
+def test_ends_that_float32_rounds_are_put_right() -> None:
+    times = Times(torch.tensor([0.9, 0.3, 0.1]))(RectifiedFlow(), 2, 0.9, 0.1)
+    assert times[0] == 0.9 and times[-1] == 0.1 and times.dtype == torch.float64
+    with pytest.raises(ValueError, match="from 0.9 to 0.1"):
+        Times(torch.tensor([0.9, 0.3, 0.1], dtype=torch.float64) + 1e-9)(VE(), 2, 0.9, 0.1)
+
+
 @pytest.mark.parametrize(
-    ("times", "steps", "message"),
+    ("times", "steps"),
+    [([1.0, 0.5, 0.0], 3), ([0.9, 0.5, 0.0], 2), ([1.0, 0.5, 0.1], 2), ([[1.0, 0.0]], 3)],
+)
+def test_times_that_are_not_those_of_the_run_are_refused(times: list[float], steps: int) -> None:
+    with pytest.raises(ValueError, match=f"must be {steps + 1} numbers from 1.0 to 0.0"):
+        Times(torch.tensor(times))(RectifiedFlow(), steps)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
     [
-        ([1.0, 0.5, 0.0], 3, "must be 4 numbers"),
-        ([0.9, 0.5, 0.0], 2, "from 1.0 to 0.0"),
-        ([1.0, 0.5, 0.1], 2, "from 1.0 to 0.0"),
-        ([1.0, 0.5, 0.5, 0.0], 3, "does not fall strictly"),
-        ([1.0, 0.2, 0.6, 0.0], 3, "does not fall strictly"),
-        ([1.0, math.nan, 0.0], 2, "does not fall strictly"),
+        ([1.0, 0.5, 0.5, 0.0], "fall strictly"),
+        ([1.0, 0.2, 0.6, 0.0], "fall strictly"),
+        ([0.0, 0.5, 1.0], "flip rising times"),
+        ([[1.0, 0.5, 0.0], [1.0, 1.0, 0.0]], "fall strictly"),
+        ([1.0, math.nan, 0.0], "finite"),
+        ([[1.0, 0.5, 0.0], [1.0, math.inf, 0.0]], "finite"),
+        ([1000.0, 500.0, 0.0], "divide integer time steps"),
+        ([1.0, 0.5, -0.1], "lie in"),
+        ([1.0], "at least one step"),
+        ([[[1.0, 0.0]]], "shape"),
+        (1.0, "shape"),
+        ([[], []], "at least one step"),
     ],
 )
-def test_times_that_are_no_grid_are_refused(times: list[float], steps: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Times(torch.tensor(times))(RectifiedFlow(), steps)
+def test_times_that_are_no_grid_are_refused(times: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"times must .*{message}"):
+        Times(torch.tensor(times))
 
 
 def test_steps_and_spans_that_are_none_are_refused() -> None:
@@ -124,6 +223,8 @@ def test_steps_and_spans_that_are_none_are_refused() -> None:
         (lambda: Karras(-7.0), "rho must be positive"),
         (lambda: Karras(7.0, 3.0, 2.0), "low < high"),
         (lambda: LogSNR(2.0, 2.0), "low < high"),
+        (lambda: Beta(0.0, 1.0), "a and b must be positive"),
+        (lambda: Beta(1.0, math.nan), "a and b must be positive"),
     ],
 )
 def test_settings_that_make_no_grid_are_refused(make: object, message: str) -> None:
