@@ -10,13 +10,14 @@ from torch import Tensor
 
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
-from sciffusion.oracle import Categorical, Gaussian, Mixture
+from sciffusion.oracle import Categorical, Gaussian, Mixture, PointCloud
 from sciffusion.process import Gaussian as GaussianProcess
 from sciffusion.process import Joint, Jump
 from sciffusion.schedule import VE, VP, Cosine, RectifiedFlow, Schedule
+from sciffusion.space import BySize, Euclidean, GaussianSpace, ZeroCoM
 from sciffusion.space import Categorical as CategoricalSpace
 from sciffusion.state import State, Value
-from tests.core.cases import SCHEDULES, mixture, name, packed, randn
+from tests.core.cases import SCHEDULES, in_every_layout, mixture, name, packed, padded, randn
 
 FLOW = RectifiedFlow()
 MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
@@ -215,3 +216,121 @@ def test_what_is_no_mixture_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Mixture(torch.tensor(weights), torch.zeros(means), torch.ones(covs), GaussianProcess(FLOW))
+
+
+NOISES: list[GaussianSpace] = [
+    Euclidean(0.7),
+    Euclidean(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)),
+    ZeroCoM(1.3),
+]
+
+
+def spread_data(space: GaussianSpace, n: int = 4, d: int = 3) -> tuple[Tensor, Tensor]:
+    """A mean and a correlated covariance of n points in d dimensions, in the space."""
+    keep = space.project(torch.eye(n * d, dtype=torch.float64).reshape(-1, n, d), Dense(n * d))
+    keep = keep.reshape(n * d, n * d)
+    factor = randn(n * d, n * d, seed=5) / 3 + torch.eye(n * d)
+    return keep @ randn(n * d, seed=6), keep @ factor @ factor.T @ keep
+
+
+@pytest.mark.parametrize("space", NOISES, ids=name)
+def test_the_score_under_any_noise_is_the_gradient_of_the_exact_density(
+    space: GaussianSpace,
+) -> None:
+    oracle = Gaussian(*spread_data(space), GaussianProcess(VP(), space))
+    x = space.project(randn(5, 4, 3), Dense(5)).requires_grad_()
+    for t in TIMES:
+        (want,) = torch.autograd.grad(oracle.log_prob(x, t).sum(), x)
+        with torch.no_grad():
+            got = tensor(oracle(x, at(t)).to("score"))
+        assert torch.allclose(space.project(got, Dense(5)), want, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("space", NOISES, ids=name)
+def test_the_closed_flow_under_any_noise_is_the_integral_of_the_predicted_flow(
+    space: GaussianSpace,
+) -> None:
+    oracle = Gaussian(*spread_data(space), GaussianProcess(FLOW, space))
+    x, h = space.project(randn(5, 4, 3), Dense(5)), 1e-5
+    there = oracle.flow(oracle.flow(x, 0.7, 0.4), 0.4, 0.2)
+    assert torch.allclose(there, oracle.flow(x, 0.7, 0.2), rtol=1e-9)
+    slope = (oracle.flow(x, 0.5, 0.5 + h) - oracle.flow(x, 0.5, 0.5 - h)) / (2 * h)
+    assert torch.allclose(slope, tensor(oracle(x, at(0.5)).to("flow")), rtol=1e-5, atol=1e-6)
+
+
+def test_a_density_without_a_time_is_that_of_the_data() -> None:
+    oracle, x = mixture(), randn(5, 2)
+    modes = torch.distributions.MultivariateNormal(oracle.means, oracle.covs)
+    want = (modes.log_prob(x[:, None]) + oracle.weights.log()).logsumexp(1)
+    assert torch.allclose(oracle.log_prob(x), want, rtol=1e-12)
+    assert torch.allclose(oracle.log_prob(x, 1e-12), want, rtol=1e-9)
+
+
+def test_a_time_for_each_element_is_a_time_for_each_of_independent_coordinates() -> None:
+    means, covs = torch.tensor([0.5, -1.0]).double(), torch.tensor([0.5, 0.4]).double()
+    oracle, x = Gaussian(means, torch.diag(covs), GaussianProcess(FLOW)), randn(3, 2)
+    t = torch.tensor([[0.2, 0.5], [0.9, 0.1], [0.3, 0.3]], dtype=torch.float64)
+    got = tensor(oracle(x, t).x0)
+    for i in range(2):
+        alone = Gaussian(means[i : i + 1], covs[i].reshape(1, 1), GaussianProcess(FLOW))
+        assert torch.allclose(got[:, i : i + 1], tensor(alone(x[:, i : i + 1], t[:, i]).x0))
+
+
+def test_fields_that_the_dense_oracle_cannot_know_are_refused() -> None:
+    x, layout = packed([randn(2, 1), randn(1, 1)])
+    state = State({"a": x}, layout)
+    joint = Joint({"a": GaussianProcess(FLOW)})
+    with pytest.raises(ValueError, match="dense fields with Gaussian noise; field 'a'"):
+        Gaussian(MEAN, COV, joint)(state, at(0.5))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7, BySize(1.5, -1 / 3)], ids=name)
+def test_the_point_cloud_is_the_gaussian_with_its_covariance_in_every_layout(
+    scale: float | BySize,
+) -> None:
+    space, schedule = ZeroCoM(scale), VP()
+    for field, layout, samples in in_every_layout():
+        process = Joint({"x": GaussianProcess(schedule, space)})
+        oracle = PointCloud(1.4, process, "x")
+        state = State({"x": field}, layout)
+        t = torch.linspace(0.1, 0.9, len(samples), dtype=torch.float64)
+        got = oracle(state, t).x0
+        assert isinstance(got, State)
+        density, clean = oracle.log_prob(state, t), oracle.log_prob(state)
+        parts = []
+        for i, x in enumerate(samples):
+            d = x.numel()
+            units = torch.eye(d, dtype=torch.float64).reshape(d, *x.shape)
+            cov = ZeroCoM(1.4).covariance(units, Dense(d)).reshape(d, d)
+            mean = torch.zeros(d, dtype=torch.float64)
+            one = Gaussian(mean, cov, GaussianProcess(schedule, space))
+            parts.append((x - x.mean(0)) * 0 if len(x) == 1 else tensor(one(x[None], t[i]).x0)[0])
+            if len(x) == 1:
+                assert float(density[i]) == float(clean[i]) == 0.0
+                continue
+            assert float(density[i]) == pytest.approx(float(one.log_prob(x[None], t[i])), rel=1e-9)
+            want = oracle.data.log_prior((x - x.mean(0))[None], Dense(1))
+            assert float(clean[i]) == pytest.approx(float(want), rel=1e-9)
+        want = layout.clean(layout.assemble(parts, field))
+        assert torch.allclose(layout.clean(got["x"]), want, rtol=1e-9, atol=1e-12)
+
+
+def test_the_flow_of_a_point_cloud_is_that_of_the_gaussian_and_leaves_other_fields() -> None:
+    space, samples = ZeroCoM(BySize(0.8, -1 / 3)), [randn(4, 3), randn(4, 3, seed=1)]
+    x, layout = padded(samples)
+    process = Joint({"x": GaussianProcess(FLOW, space), "y": GaussianProcess(FLOW)})
+    state = State({"x": x, "y": x}, layout)
+    got = PointCloud(1.4, process, "x").flow(state, 0.8, 0.2)
+    assert isinstance(got, State) and got["y"] is x
+    units = torch.eye(12, dtype=torch.float64).reshape(12, 4, 3)
+    cov = ZeroCoM(1.4).covariance(units, Dense(12)).reshape(12, 12)
+    one = Gaussian(torch.zeros(12, dtype=torch.float64), cov, GaussianProcess(FLOW, space))
+    want = one.flow(torch.stack(samples), 0.8, 0.2)
+    assert torch.allclose(got["x"][layout.mask], want.flatten(0, 1), rtol=0, atol=1e-12)
+
+
+def test_a_point_cloud_in_another_space_or_with_a_time_for_each_point_is_refused() -> None:
+    with pytest.raises(ValueError, match="Gaussian in ZeroCoM"):
+        PointCloud(1.0, GaussianProcess(FLOW))
+    with pytest.raises(ValueError, match="one for each of 2 clouds"):
+        PointCloud(1.0, GaussianProcess(FLOW, ZeroCoM()))(randn(2, 3, 3), torch.rand(2, 3))
