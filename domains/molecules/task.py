@@ -113,15 +113,17 @@ class MoleculeTask(Task[tuple[State, dict[str, Tensor] | None]]):
         model, objective = self.config.model, self.config.objective
         self.normaliser = Normaliser.fit(mols, list(model.conditions)) if model.conditions else None
         self._targets = self.normaliser.targets(mols) if self.normaliser else None
+        process = model.process()
+        weights = {
+            "atom": objective.atom_weight,
+            "charge": objective.charge_weight,
+            "bond": objective.bond_weight,
+        }
         self.objective = Objective(
-            model.process(),
+            process,
             weight=EDM(),
             times=LogitNormal(objective.time_mean, objective.time_std),
-            field_weights={
-                "atom": objective.atom_weight,
-                "charge": objective.charge_weight,
-                "bond": objective.bond_weight,
-            },
+            field_weights={k: w for k, w in weights.items() if k in process.processes},
             null=dict.fromkeys(model.conditions, torch.nan) if model.conditions else None,
             drop=objective.drop if model.conditions else 0.0,
             self_condition=objective.self_condition,

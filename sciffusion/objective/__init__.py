@@ -1,18 +1,34 @@
 """What is minimised: a loss, its weight, and the law of the training times."""
 
 from sciffusion.objective.objective import Loss, Objective
-from sciffusion.objective.times import LogitNormal, LogNormal, TimeSampler, UniformTimes
-from sciffusion.objective.weights import EDM, MinSNR, Sigmoid, Weight
+from sciffusion.objective.times import (
+    CosMap,
+    LogitNormal,
+    LogNormal,
+    LogUniform,
+    ModeTimes,
+    Stratified,
+    TimeSampler,
+    UniformTimes,
+)
+from sciffusion.objective.uncertainty import Uncertainty
+from sciffusion.objective.weights import EDM, Likelihood, MinSNR, Sigmoid, Weight
 
 __all__ = [
     "EDM",
+    "CosMap",
+    "Likelihood",
     "LogNormal",
+    "LogUniform",
     "LogitNormal",
     "Loss",
     "MinSNR",
+    "ModeTimes",
     "Objective",
     "Sigmoid",
+    "Stratified",
     "TimeSampler",
+    "Uncertainty",
     "UniformTimes",
     "Weight",
 ]

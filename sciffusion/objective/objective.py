@@ -1,27 +1,29 @@
 r"""What is minimised: noise a batch, predict, compare.
 
-For a Gaussian field the loss of a sample is :math:`w(\lambda_t)\,\|\hat x_0 - x_0\|^2 / \mathrm{dof}` in the norm of
-its space. A weight is a function of the log-SNR **in x0 space**, whatever the target: ``MinSNR`` means the same loss
-for a network of any parameterisation. Without a weight, the error of the objective's ``target`` counts evenly:
-:math:`\|\hat v - v\|^2`, :math:`\|\hat e - e\|^2` and so on. For a jump field it is the cross-entropy of the clean
-class.
+Every field's process says what its loss is. For a Gaussian field that of a sample is
+:math:`w(t)\,\|\hat x_0 - x_0\|^2 / \mathrm{dof}` in the norm of its space. The weight is **in x0 space**, whatever
+the target: ``MinSNR`` means the same loss for a network of any parameterisation. Without a weight, the error of the
+objective's ``target`` counts evenly: :math:`\|\hat v - v\|^2`, :math:`\|\hat e - e\|^2` and so on. For a jump field the
+loss is the cross-entropy of the clean class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from sciffusion.coupling import Coupling, Independent, permute
+from sciffusion.coupling import Coupling, Independent
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.noise import Noise
+from sciffusion.objective.condition import check_condition, drop_condition
 from sciffusion.objective.times import TimeSampler, UniformTimes
+from sciffusion.objective.uncertainty import Uncertainty
 from sciffusion.objective.weights import Weight
-from sciffusion.process import Noised, Process, Target
+from sciffusion.process import FieldProcess, Noised, Process, Target
 from sciffusion.state import Value, batch_of, layout_of
 
 __all__ = ["Loss", "Objective"]
@@ -30,7 +32,11 @@ __all__ = ["Loss", "Objective"]
 @final
 @dataclass(frozen=True)
 class Loss:
-    """The result of an objective: ``per_sample`` (B,), ``per_field`` name -> (B,) unweighted by field, ``t`` (B,)."""
+    """The result of an objective.
+
+    ``per_sample`` (B,) is what is minimised; ``per_field``, name -> (B,), the losses of the fields before
+    ``field_weights`` and ``uncertainty``; ``t`` (B,) the times.
+    """
 
     per_sample: Tensor
     per_field: Mapping[str | None, Tensor]
@@ -50,13 +56,19 @@ class Objective:
     Args:
         process: the forward process.
         target: the quantity whose error counts evenly when ``weight`` is None.
-        weight: a weight in x0 space.
+        weight: a weight in x0 space. One that is an integrand over time (:class:`~sciffusion.objective.Likelihood`) has
+            every loss divided by the density of its time.
         times: the law of training times, measured on the process's clock.
-        coupling: how data and noise are paired.
-        field_weights: the weights of the fields in the sum; 1 for those that it does not name.
+        coupling: how data and noise are paired. It sees the conditions before any is dropped.
+        field_weights: the weights of a state's fields in the sum; 1 for those that it does not name.
         null: the condition that means "no condition", shaped as one sample's (a tensor, or a mapping of tensors).
         drop: the probability with which a sample's condition is replaced by ``null``.
-        self_condition: the probability that the batch is first predicted once, and that prediction shown.
+        self_condition: the probability that the batch is first predicted once, and that prediction shown. One number
+            decides for the batch: with one noise stream per sample, that of the first.
+        uncertainty: a learned log-variance that balances the noise levels; its parameters are trained along.
+
+    Raises ``ValueError`` for probabilities outside [0, 1], ``drop`` without ``null``, field weights that are negative
+    or name no field, and an uncertainty beside an integrand.
     """
 
     process: Process
@@ -68,6 +80,7 @@ class Objective:
     null: Condition = None
     drop: float = 0.0
     self_condition: float = 0.0
+    uncertainty: Uncertainty | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop <= 1 or not 0 <= self.self_condition <= 1:
@@ -76,50 +89,72 @@ class Objective:
             )
         if self.drop and self.null is None:
             raise ValueError("drop needs null, the condition that means 'no condition'")
+        if self.uncertainty is not None and self.weight is not None and self.weight.integrand:
+            raise ValueError(
+                f"uncertainty rescales every noise level, so {self.weight} would be no integral any more; leave one out"
+            )
+        for name, weight in self.field_weights.items():
+            if not weight >= 0:
+                raise ValueError(f"field_weights must not be negative, got {weight} for {name!r}")
+            if isinstance(self.process, FieldProcess):
+                raise ValueError(
+                    f"field_weights names {name!r}, but the process has no named field"
+                )
+            try:
+                self.process.field(name)
+            except ValueError as error:
+                raise ValueError(f"field_weights names {name!r}: {error}") from error
 
     def __call__(
         self, denoiser: Denoiser, x0: Value, cond: Condition = None, *, noise: Noise
     ) -> Loss:
-        """The loss of a batch. All randomness comes from ``noise``."""
+        """The loss of a batch. All randomness comes from ``noise``.
+
+        Raises ``ValueError`` if a field of ``x0`` is not finite, or ``cond`` does not have one entry per sample.
+        """
         self.process.check(x0)
         batch = batch_of(x0)
+        check_condition(cond, batch)
+        self._check_finite(x0)
         t = self.times(noise, batch, self.process.clock)
-        eps = self.process.draw(x0, noise)
-        perm = self.coupling(x0, eps)
-        noised = self.process.perturb(x0, t, noise, eps if perm is None else permute(eps, perm))
+        eps = self.coupling(x0, self.process.draw(x0, noise), cond, self.process)
+        noised = self.process.perturb(x0, t, noise, eps)
         if cond is not None and self.drop:
-            cond = _drop(cond, self.null, noise.scalars(batch) < self.drop)
+            cond = drop_condition(cond, self.null, noise.scalars(batch) < self.drop)
         previous = None
         if self.self_condition and float(noise.scalars(batch)[0]) < self.self_condition:
             with torch.no_grad():
                 previous = denoiser(noised.x_t, t, cond).x0
             torch.clear_autocast_cache()  # it holds casts of the weights without their gradients
-        return self.compare(denoiser(noised.x_t, t, cond, previous), noised)
+        loss = self.compare(denoiser(noised.x_t, t, cond, previous), noised)
+        if self.weight is None or not self.weight.integrand:
+            return loss
+        share = 1 / self.times.density(t, self.process.clock).to(loss.per_sample)
+        return Loss(share * loss.per_sample, {k: share * v for k, v in loss.per_field.items()}, t)
+
+    def _check_finite(self, x0: Value) -> None:
+        for name, x in self.process.fields(x0).items():
+            if x.is_floating_point():
+                found = layout_of(x0, name).clean(x).isfinite()
+                if not bool(found.all()):
+                    raise ValueError(
+                        f"x0{'' if name is None else f'[{name!r}]'} has {int((~found).sum())} entries that are not "
+                        "finite; clean the data, or leave such samples out"
+                    )
 
     def compare(self, prediction: Prediction, noised: Noised) -> Loss:
-        """The loss of a prediction."""
+        """The loss of a prediction, at the times of ``noised`` (not divided by the density of any law)."""
         t, seen = noised.t, self.process.fields(noised.x_t)
         predicted = self.process.fields(prediction.x0)
         per_field: dict[str | None, Tensor] = {}
+        total = torch.zeros(())
         for name, x0 in self.process.fields(noised.x0).items():
-            per_field[name] = self.process.field(name).loss_field(
-                predicted[name],
-                x0,
-                seen[name],
-                t,
-                layout_of(noised.x0, name),
-                self.target,
-                self.weight,
+            process, layout = self.process.field(name), layout_of(noised.x0, name)
+            loss = process.loss_field(
+                predicted[name], x0, seen[name], t, layout, self.target, self.weight
             )
-        total = sum(
-            (self.field_weights.get(str(k), 1.0) * v for k, v in per_field.items()), torch.zeros(())
-        )
+            per_field[name] = loss
+            if self.uncertainty is not None:
+                loss = self.uncertainty(name, loss, process.clock.log_snr(t).to(loss.device))
+            total = total + self.field_weights.get(str(name), 1.0) * loss
         return Loss(total, per_field, t)
-
-
-def _drop(cond: Condition, null: Condition, dropped: Tensor) -> Any:
-    """``cond`` with the rows named by ``dropped`` (B,) replaced by the null condition."""
-    if isinstance(cond, Mapping):
-        return {k: _drop(v, null[k], dropped) for k, v in cond.items()}
-    rows = dropped.to(cond.device).reshape(-1, *[1] * (cond.ndim - 1))
-    return torch.where(rows, torch.as_tensor(null, dtype=cond.dtype, device=cond.device), cond)

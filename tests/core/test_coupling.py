@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.coupling import Independent, Permutation, permute
+from sciffusion.coupling import Independent, Permutation
+from sciffusion.coupling.transport import permute
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.layout import Dense, Packed
 from sciffusion.noise import Noise
@@ -22,22 +23,32 @@ from tests.core.cases import dense, packed, padded, points, randn
 pytest.importorskip("scipy")
 
 
-def cost(x0: Tensor, eps: Tensor, perm: Tensor) -> float:
-    return float((x0 - eps[perm]).square().sum())
+FLOW = Gaussian(RectifiedFlow())
+CLOUD = Joint({"pos": Gaussian(RectifiedFlow(), ZeroCoM())})
+
+
+def tensor(x: Value) -> Tensor:
+    assert isinstance(x, Tensor)
+    return x
+
+
+def cost(x0: Tensor, eps: Tensor) -> float:
+    return float((x0 - eps).square().sum())
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (5,), (5, 2, 3), (1, 4)])
 def test_the_permutation_is_the_best_of_all(shape: tuple[int, ...]) -> None:
     for seed in range(6):
         x0, eps = randn(*shape, seed=seed), randn(*shape, seed=100 + seed)
-        perm = Permutation()(x0, eps)
-        assert perm.sort().values.tolist() == list(range(shape[0]))
-        best = min(cost(x0, eps, torch.tensor(p)) for p in permutations(range(shape[0])))
-        assert cost(x0, eps, perm) == pytest.approx(best, rel=1e-12)
+        moved = tensor(Permutation()(x0, eps, None, FLOW))
+        assert sorted(moved.flatten().tolist()) == sorted(eps.flatten().tolist())
+        best = min(cost(x0, eps[torch.tensor(p)]) for p in permutations(range(shape[0])))
+        assert cost(x0, moved) == pytest.approx(best, rel=1e-12)
 
 
 def test_independent_noise_stays_where_it_was_drawn() -> None:
-    assert Independent()(randn(3, 2), randn(3, 2)) is None
+    eps = randn(3, 2, seed=1)
+    assert torch.equal(tensor(Independent()(randn(3, 2), eps, None, FLOW)), eps)
 
 
 def test_noise_moves_as_whole_samples_in_every_layout() -> None:
@@ -59,10 +70,13 @@ def test_every_field_moves_with_the_field_that_decides(make: object) -> None:
     noise = State(
         {"pos": pos.flip(0), "lattice": other.flip(0)}, {"pos": layout, "lattice": Dense(4)}
     )
-    perm = Permutation("pos")(state, noise)
-    moved = permute(noise, perm)
+    process = Joint({"pos": FLOW, "lattice": FLOW})
+    moved = Permutation("pos")(state, noise, None, process)
     assert isinstance(moved, State)
-    assert torch.equal(moved["lattice"], noise["lattice"][perm])
+    rows = [noise["lattice"][:, 0].tolist().index(v) for v in moved["lattice"][:, 0].tolist()]
+    assert sorted(rows) == [0, 1, 2, 3]
+    whole = permute(noise, torch.tensor(rows))
+    assert isinstance(whole, State) and torch.equal(moved["pos"], whole["pos"])
 
 
 class Labelled(Denoiser):
@@ -80,7 +94,8 @@ class Labelled(Denoiser):
 
 def test_data_and_conditions_stay_together() -> None:
     process, x0 = Gaussian(RectifiedFlow()), randn(6, 2)
-    assert Permutation()(x0, randn(6, 2, seed=9)).tolist() != list(range(6))
+    eps = randn(6, 2, seed=9)
+    assert not torch.equal(tensor(Permutation()(x0, eps, None, process)), eps)
     objective = Objective(process, coupling=Permutation())
     assert float(objective(Labelled(process), x0, x0, noise=Noise(0)).mean) == 0.0
 
@@ -108,9 +123,9 @@ def test_data_are_noised_with_the_noise_that_they_were_paired_with() -> None:
         Objective(seeing.process, coupling=coupling)(seeing, x0, noise=Noise(0))
         found[type(coupling)] = seeing.eps
     loose, paired = found[Independent], found[Permutation]
-    perm = Permutation()(x0, loose)
-    assert perm.tolist() != list(range(8))
-    assert torch.allclose(paired, loose[perm], rtol=0, atol=1e-9)
+    want = tensor(Permutation()(x0, loose, None, FLOW))
+    assert not torch.equal(want, loose)
+    assert torch.allclose(paired, want, rtol=0, atol=1e-9)
 
 
 def test_samples_of_different_sizes_are_refused() -> None:
@@ -118,7 +133,7 @@ def test_samples_of_different_sizes_are_refused() -> None:
     for field, layout in (padded(samples), packed(samples)):
         state = State({"pos": field}, layout)
         with pytest.raises(ValueError, match="samples of one size"):
-            Permutation("pos")(state, state)
+            Permutation("pos")(state, state, None, CLOUD)
 
 
 def test_another_field_of_different_sizes_is_refused_too() -> None:
@@ -126,21 +141,20 @@ def test_another_field_of_different_sizes_is_refused_too() -> None:
     rows = Packed(torch.tensor([0, 1, 1, 1, 2, 2]), 3)
     state = State({"pos": randn(3, 2, 3), "bond": randn(6, 1)}, {"pos": Dense(3), "bond": rows})
     with pytest.raises(ValueError, match="samples of one size"):
-        Permutation("pos")(state, state)
+        Permutation("pos")(state, state, None, CLOUD)
 
 
 @pytest.mark.parametrize("field", [None, "positions"])
 def test_a_state_needs_the_name_of_one_of_its_fields(field: str | None) -> None:
     state = State({"pos": randn(3, 2)}, Dense(3))
     with pytest.raises(ValueError, match=r"field must name one of \['pos'\]"):
-        Permutation(field)(state, state)
+        Permutation(field)(state, state, None, CLOUD)
 
 
 def test_coupling_shortens_the_paths() -> None:
-    process = Joint({"pos": Gaussian(RectifiedFlow(), ZeroCoM())})
     field, layout = dense(points((4,) * 16))
     x0 = State({"pos": field - field.mean(1, keepdim=True)}, layout)
-    eps = process.draw(x0, Noise(0))
-    assert isinstance(eps, State)
-    perm = Permutation("pos")(x0, eps)
-    assert cost(x0["pos"], eps["pos"], perm) < cost(x0["pos"], eps["pos"], torch.arange(16))
+    eps = CLOUD.draw(x0, Noise(0))
+    moved = Permutation("pos")(x0, eps, None, CLOUD)
+    assert isinstance(eps, State) and isinstance(moved, State)
+    assert cost(x0["pos"], moved["pos"]) < cost(x0["pos"], eps["pos"])
