@@ -10,16 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sciffusion.layout import Layout
-from sciffusion.process import Gaussian, Jump, Process, Target
-from sciffusion.process.base import check_time
+from sciffusion.process import FieldProcess, Process, Target
+from sciffusion.process.base import LOG_SNR_RANGE, check_time, levels_at
 from sciffusion.schedule import Schedule
 from sciffusion.state import State, Value, batch_of, layout_of
 
@@ -32,9 +30,6 @@ __all__ = [
     "from_flow",
     "from_score",
 ]
-
-LOG_SNR_RANGE = 20.0
-"""Networks see the log-SNR clamped to plus or minus this."""
 
 Condition = Any
 """What a network is conditioned on: a tensor (B, ...), a mapping of such tensors, or None."""
@@ -55,11 +50,8 @@ class Prediction:
         fields = self.process.fields(self.x_t)
         out: dict[str | None, Tensor] = {}
         for name, x0 in self.process.fields(self.x0).items():
-            process = self.process.field(name)
-            if isinstance(process, Gaussian):
-                layout = layout_of(self.x_t, name)
-                x0 = process.convert(x0, fields[name], self.t, layout, src="x0", dst=target)
-            out[name] = x0
+            process, layout = self.process.field(name), layout_of(self.x_t, name)
+            out[name] = process.express(x0, fields[name], self.t, layout, target)
         return self.process.rebuild(self.x0, out)
 
 
@@ -128,30 +120,16 @@ def check_condition(cond: Condition, x: Value) -> None:
             )
 
 
-Scale = float | Tensor
-
-
-@lru_cache(maxsize=4096)
-def _at(schedule: Schedule, t: float) -> tuple[float, float, float]:
-    """alpha, sigma and clamped log-SNR as numbers: samplers ask for the same few times over and over."""
-    check_time(torch.tensor(t))
-    alpha, sigma = schedule(t)
-    log_snr = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
-    return float(alpha), float(sigma), float(log_snr)
-
-
 def _log_snr(schedule: Schedule, t: Tensor, batch: int, like: Tensor) -> Tensor:
     """The clamped log-SNR, (B,) or per element, at least in float32, where ``like`` is."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     if t.ndim == 0 and schedule.frozen:
-        return torch.full((batch,), _at(schedule, float(t))[2], dtype=dtype, device=like.device)
+        return torch.full(
+            (batch,), levels_at(schedule, float(t))[2], dtype=dtype, device=like.device
+        )
     check_time(t)
     level = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
     return level.expand(t.shape or (batch,)).to(like.device, dtype)
-
-
-def _cast(c: Scale, x: Tensor) -> Scale:
-    return c.to(x.dtype) if isinstance(c, Tensor) else c
 
 
 @final
@@ -172,8 +150,8 @@ class Preconditioned(Denoiser):
     sees the one-hot classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with
     tensors; for a state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
 
-    ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; fields
-    that it does not name must be jump fields. Samplers hand every denoiser its prediction of the step before; the
+    ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; Gaussian
+    fields alone need one. Samplers hand every denoiser its prediction of the step before; the
     network gets it only with ``self_condition``, for one that never learnt to read it must not be given it.
     """
 
@@ -218,36 +196,19 @@ class Preconditioned(Denoiser):
         t = torch.as_tensor(t)
         inputs: dict[str | None, Tensor] = {}
         levels: dict[str | None, Tensor] = {}
-        scales: dict[str | None, tuple[Scale, Scale, Scale]] = {}
+        shown: dict[str | None, Any] = {}
         for name, x in self.process.fields(x_t).items():
             process, layout = self.process.field(name), layout_of(x_t, name)
-            if isinstance(process, Gaussian):
-                scales[name] = self._scales(name, process, t, x, layout)
-                inputs[name] = x * scales[name][0]
-            else:
-                assert isinstance(process, Jump)
-                inputs[name] = layout.clean(process.one_hot(x, torch.get_default_dtype()))
+            scale = self._sigma_data(name) if process.scaled else 1.0
+            inputs[name], shown[name] = process.show(x, t, layout, scale)
             levels[name] = _log_snr(process.clock, t, layout.batch, inputs[name])
         seen = previous if self.self_condition else None
         out = self._call(x_t, inputs, levels, cond, seen)
-        return Prediction(self._read(out, x_t, t, scales), x_t, t, self.process)
-
-    def _scales(
-        self, name: str | None, process: Gaussian, t: Tensor, x: Tensor, layout: Layout
-    ) -> tuple[Scale, Scale, Scale]:
-        """c_in, c_skip, c_out: numbers where nothing varies over the field, else broadcastable to it."""
-        s, n = self._sigma_data(name), process.space.noise_scale(x, layout)
-        alpha: Scale
-        sigma: Scale
-        plain = not isinstance(s, Tensor) and not isinstance(n, Tensor)
-        if t.ndim == 0 and plain and process.schedule.frozen:
-            alpha, sigma, _ = _at(process.schedule, float(t))
-        else:
-            alpha, sigma = (layout.expand(c.to(x.device), x) for c in process.schedule(t))
-            s, n = (torch.as_tensor(c, dtype=torch.float64, device=x.device) for c in (s, n))
-        c_in = (alpha**2 * s**2 + sigma**2 * n**2) ** -0.5
-        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * n * s * c_in
-        return _cast(c_in, x), _cast(c_skip, x), _cast(c_out, x)
+        x0 = {}
+        for name, x in self.process.fields(x_t).items():
+            process, layout = self.process.field(name), layout_of(x_t, name)
+            x0[name] = process.read(out[name], x, t, layout, self.target, shown[name])
+        return Prediction(self.process.rebuild(x_t, x0), x_t, t, self.process)
 
     def _call(
         self,
@@ -262,56 +223,31 @@ class Preconditioned(Denoiser):
             return {None: self.net(value, levels[None], cond, previous)}
         return dict(self.net(value, levels, cond, previous))
 
-    def _read(
-        self,
-        out: Mapping[str | None, Tensor],
-        x_t: Value,
-        t: Tensor,
-        scales: Mapping[str | None, tuple[Scale, Scale, Scale]],
-    ) -> Value:
-        x0: dict[str | None, Tensor] = {}
-        for name, x in self.process.fields(x_t).items():
-            process, layout, raw = self.process.field(name), layout_of(x_t, name), out[name]
-            if isinstance(process, Jump):
-                x0[name] = raw.to(torch.get_default_dtype()).softmax(-1)
-                continue
-            assert isinstance(process, Gaussian)
-            raw = raw.to(x.dtype)
-            if self.target == "v":
-                _, c_skip, c_out = scales[name]
-                x0[name] = process.space.project(c_skip * x + c_out * raw, layout)
-            else:
-                value = process.convert(raw, x, t, layout, src=self.target, dst="x0")
-                x0[name] = process.space.project(value, layout)
-        return self.process.rebuild(x_t, x0)
-
 
 @final
 class _Function(Denoiser):
     def __init__(
-        self, fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian, src: Target
+        self, fn: Callable[[Tensor, Tensor], Tensor], process: FieldProcess, src: Target
     ) -> None:
         super().__init__()
-        self.fn, self.process, self.src = fn, process, src
+        self.fn, self.src = fn, src
+        self.process = self.field = process
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
         if cond is not None or not isinstance(x_t, Tensor):
             raise ValueError("a wrapped function takes one plain tensor and no condition")
-        process, layout = self.process, layout_of(x_t)
-        assert isinstance(process, Gaussian)
-        value = self.fn(x_t, torch.as_tensor(t, device=x_t.device))
-        return Prediction(
-            process.convert(value, x_t, t, layout, src=self.src, dst="x0"), x_t, t, process
-        )
+        t = torch.as_tensor(t, device=x_t.device)
+        x0 = self.field.read(self.fn(x_t, t), x_t, t, layout_of(x_t), self.src)
+        return Prediction(x0, x_t, t, self.process)
 
 
-def from_score(fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian) -> Denoiser:
+def from_score(fn: Callable[[Tensor, Tensor], Tensor], process: FieldProcess) -> Denoiser:
     r"""A denoiser from a score :math:`\nabla\log p_t(x)`, ``fn(x_t, t)``, by Tweedie's formula."""
     return _Function(fn, process, "score")
 
 
-def from_flow(fn: Callable[[Tensor, Tensor], Tensor], process: Gaussian) -> Denoiser:
+def from_flow(fn: Callable[[Tensor, Tensor], Tensor], process: FieldProcess) -> Denoiser:
     r"""A denoiser from the velocity :math:`dx_t/dt` of the probability flow, ``fn(x_t, t)``; t = 1 is noise."""
     return _Function(fn, process, "flow")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 from sciffusion.schedule import Schedule
+from sciffusion.space import Space
 from sciffusion.state import State, Value, batch_of, layout_of
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from sciffusion.process.gaussian import Target
     from sciffusion.solver import Solver, Window
 
-__all__ = ["FieldProcess", "Noised", "Process", "check_time"]
+__all__ = ["LOG_SNR_RANGE", "FieldProcess", "Noised", "Process", "check_time", "levels_at"]
+
+LOG_SNR_RANGE = 20.0
+"""Networks see the log-SNR clamped to plus or minus this."""
 
 
 @final
@@ -149,10 +154,24 @@ def check_time(t: Tensor) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
+def levels_at(schedule: Schedule, t: float) -> tuple[float, float, float]:
+    """alpha, sigma and clamped log-SNR as numbers: samplers ask for the same few times over and over."""
+    check_time(torch.tensor(t))
+    alpha, sigma = schedule(t)
+    log_snr = schedule.log_snr(t).clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
+    return float(alpha), float(sigma), float(log_snr)
+
+
 class FieldProcess(Process):
-    """A process of one tensor field with one layout."""
+    """A process of one tensor field with one layout.
+
+    ``scaled`` says whether a network of the field must be told the scale of the data.
+    """
 
     schedule: Schedule
+    space: Space
+    scaled: ClassVar[bool] = False
 
     @property
     def clock(self) -> Schedule:
@@ -174,6 +193,31 @@ class FieldProcess(Process):
         self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``(x_t, x0, eps)`` at the time ``t``."""
+
+    @abstractmethod
+    def show(
+        self, x_t: Tensor, t: Tensor, layout: Layout, sigma_data: float | Tensor
+    ) -> tuple[Tensor, Any]:
+        """What a network sees of a noised field, and what :meth:`read` wants to know of that.
+
+        ``sigma_data`` is the standard deviation of the data, for a ``scaled`` process.
+        """
+
+    @abstractmethod
+    def read(
+        self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
+    ) -> Tensor:
+        """The prediction of x0 that a network means by ``raw``, its output in the place of ``target``."""
+
+    @abstractmethod
+    def express(
+        self, x0_hat: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target
+    ) -> Tensor:
+        """A prediction of x0 said as another target, where the process knows it."""
+
+    def certain(self, x0: Tensor) -> Tensor:
+        """The prediction of one who knows the clean ``x0``."""
+        return x0
 
     @abstractmethod
     def loss_field(

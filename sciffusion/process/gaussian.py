@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final, get_args
 
 import torch
 from torch import Tensor
 
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
-from sciffusion.process.base import FieldProcess
+from sciffusion.process.base import FieldProcess, levels_at
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Level, Number, Rule, Solver, Window
 from sciffusion.space import Euclidean, GaussianSpace, LinearSpace
@@ -51,6 +51,7 @@ class Gaussian(FieldProcess):
 
     schedule: Schedule
     space: LinearSpace = field(default_factory=Euclidean)
+    scaled: ClassVar[bool] = True
 
     def noise_field(self, x0: Tensor, layout: Layout, noise: Noise) -> Tensor:
         return self.space.prior(x0, layout, noise)
@@ -65,6 +66,38 @@ class Gaussian(FieldProcess):
         eps = self.noise_field(x0, layout, noise) if eps is None else eps
         alpha, sigma = (layout.expand(c.to(x0), x0) for c in self.schedule(t))
         return alpha * x0 + sigma * eps, x0, eps
+
+    def show(
+        self, x_t: Tensor, t: Tensor, layout: Layout, sigma_data: float | Tensor
+    ) -> tuple[Tensor, tuple[Number, Number]]:
+        """The field at unit variance; c_skip and c_out of a preconditioned v."""
+        s, n = sigma_data, self.space.noise_scale(x_t, layout)
+        alpha: Number
+        sigma: Number
+        plain = not isinstance(s, Tensor) and not isinstance(n, Tensor)
+        if t.ndim == 0 and plain and self.schedule.frozen:
+            alpha, sigma, _ = levels_at(self.schedule, float(t))
+        else:
+            alpha, sigma = (layout.expand(c.to(x_t.device), x_t) for c in self.schedule(t))
+            s, n = (torch.as_tensor(c, dtype=torch.float64, device=x_t.device) for c in (s, n))
+        c_in = (alpha**2 * s**2 + sigma**2 * n**2) ** -0.5
+        c_skip, c_out = alpha * s**2 * c_in**2, -sigma * n * s * c_in
+        return x_t * _cast(c_in, x_t), (_cast(c_skip, x_t), _cast(c_out, x_t))
+
+    def read(
+        self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
+    ) -> Tensor:
+        """The target itself, but for v the preconditioned one where the field was shown at unit variance."""
+        raw = raw.to(x_t.dtype)
+        if target == "v" and shown is not None:
+            c_skip, c_out = shown
+            return self.space.project(c_skip * x_t + c_out * raw, layout)
+        return self.space.project(self.convert(raw, x_t, t, layout, src=target, dst="x0"), layout)
+
+    def express(
+        self, x0_hat: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target
+    ) -> Tensor:
+        return self.convert(x0_hat, x_t, t, layout, src="x0", dst=target)
 
     def loss_field(
         self,
@@ -234,3 +267,7 @@ class Gaussian(FieldProcess):
         if bool(torch.as_tensor(rule.noise).any()):
             out = out + times(rule.noise, self.space.prior(out, layout, noise))
         return out
+
+
+def _cast(c: Number, x: Tensor) -> Number:
+    return c.to(x.dtype) if isinstance(c, Tensor) else c

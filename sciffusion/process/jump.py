@@ -81,6 +81,27 @@ class Jump(FieldProcess):
         log_p = x0_hat.gather(-1, x0[..., None])[..., 0].clamp(min=1e-12).log()
         return -layout.reduce(layout.clean(log_p), "mean")
 
+    def show(
+        self, x_t: Tensor, t: Tensor, layout: Layout, sigma_data: float | Tensor
+    ) -> tuple[Tensor, None]:
+        """The one-hot classes, in the default dtype."""
+        return layout.clean(self.one_hot(x_t, torch.get_default_dtype())), None
+
+    def read(
+        self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
+    ) -> Tensor:
+        """Logits, whatever the target."""
+        return raw.to(torch.get_default_dtype()).softmax(-1)
+
+    def express(
+        self, x0_hat: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target
+    ) -> Tensor:
+        """The probabilities, whatever the target."""
+        return x0_hat
+
+    def certain(self, x0: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(x0, self.space.k).to(torch.get_default_dtype())
+
     def one_hot(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The noised classes as a network's input, (..., k); a mask is all zeros."""
         return torch.nn.functional.one_hot(x, self.space.states)[..., : self.space.k].to(dtype)

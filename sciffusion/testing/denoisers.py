@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.noise import Noise
-from sciffusion.process import Gaussian, Jump, Process
+from sciffusion.process import Gaussian, Process
+from sciffusion.space import Categorical
 from sciffusion.state import State, Value, batch_of, layout_of
 from sciffusion.testing.claims import claim, claim_equal
 from sciffusion.testing.layouts import split, spoil
@@ -26,20 +27,13 @@ class Knows(Denoiser):
         super().__init__()
         self.process = process
         self.x0 = process.rebuild(
-            x0, {k: _certain(process, k, v) for k, v in process.fields(x0).items()}
+            x0, {k: process.field(k).certain(v) for k, v in process.fields(x0).items()}
         )
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
         return Prediction(self.x0, x_t, t, self.process)
-
-
-def _certain(process: Process, name: str | None, x0: Tensor) -> Tensor:
-    field = process.field(name)
-    if not isinstance(field, Jump):
-        return x0
-    return torch.nn.functional.one_hot(x0, field.space.k).to(torch.get_default_dtype())
 
 
 def _same(process: Process, got: Value, want: Value, law: str, tol: float) -> None:
@@ -106,8 +100,8 @@ def _spoil_noised(process: Process, x_t: Value, garbage: float) -> Value:
     dirty = process.fields(spoil(x_t, garbage))
     out = {}
     for k, v in dirty.items():
-        field = process.field(k)
-        top = field.space.states - 1 if isinstance(field, Jump) else 0
+        space = process.field(k).space
+        top = space.states - 1 if isinstance(space, Categorical) else 0
         out[k] = v if v.is_floating_point() else v.clamp(0, top)
     return process.rebuild(x_t, out)
 
@@ -120,19 +114,19 @@ def _check_kind(process: Process, x0: Value, x_t: Value) -> None:
     have, want = process.fields(x0), process.fields(x_t)
     claim(set(have) == set(want), f"a prediction of {list(want)}, got {list(have)}")
     for name, x in want.items():
-        field, layout, value = process.field(name), layout_of(x_t, name), have[name]
+        space, layout, value = process.field(name).space, layout_of(x_t, name), have[name]
         valid = torch.cat(split(x0, name))
         claim(valid.isfinite().all(), f"a finite prediction of {name}")
-        if isinstance(field, Jump):
-            claim(value.shape == (*x.shape, field.space.k), f"{name}: probabilities of every class")
-            p = valid.reshape(-1, field.space.k)
+        if isinstance(space, Categorical):
+            claim(value.shape == (*x.shape, space.k), f"{name}: probabilities of every class")
+            p = valid.reshape(-1, space.k)
             claim((p >= 0).all(), f"{name}: probabilities are not negative")
             claim_equal(p.sum(-1), torch.ones(len(p)), f"{name}: probabilities sum to 1", tol=1e-5)
-        elif isinstance(field, Gaussian):
+        else:
             claim(
                 value.shape == x.shape and value.dtype == x.dtype, f"{name}: shape and dtype of x_t"
             )
-            inside = field.space.project(value, layout)
+            inside = space.project(value, layout)
             tol = 1e4 * torch.finfo(x.dtype).eps
             claim_equal(
                 layout.clean(value), inside, f"{name}: the prediction is in its space", tol=tol
@@ -146,33 +140,87 @@ def check_guidance(
     x0: Value,
     *,
     linear: bool = True,
+    ends: bool = True,
+    moves: bool = False,
     tol: float = 1e-5,
 ) -> None:
     """Check a guidance, ``guide(scale)``, on a batch of clean samples.
 
+    Args:
+        guide: the guidance with one of the scales 0, 0.5, 1, 2 and 7.
+        conditional: the prediction that is guided towards.
+        unconditional: the one that is guided away from.
+        x0: clean samples; at least two for the laws of a batch.
+        linear: claim u + w (c - u) of Gaussian fields, as in classifier-free guidance.
+        ends: claim that scale 0 is the unconditional prediction.
+        moves: allow the guidance to move the point from which a sampler goes on.
+        tol: the error allowed.
+
     Raises:
-        AssertionError: unless scale 1 is the conditional and scale 0 the unconditional prediction, whatever the scale
-            the result is a prediction of the same kind, and (where ``linear``, as in classifier-free guidance) Gaussian
-            fields at scale w are u + w (c - u).
+        AssertionError: unless scale 1 is the conditional prediction, and whatever the scale the result is a prediction
+            of the same kind, of the same process, without a history under ``no_grad``, at the same time and point;
+            NaN outside the samples changes nothing; a previous prediction is handed on; and every guided denoiser keeps
+            the contract of denoisers.
     """
-    process = conditional.process
+    process, scales = conditional.process, (0.0, 0.5, 1.0, 2.0, 7.0)
     for t in (0.9, 0.5, 0.1):
         time = torch.tensor(t, dtype=torch.float64)
         x_t = process.perturb(x0, time, Noise(3)).x_t
         with torch.no_grad():
-            c, u = conditional(x_t, time).x0, unconditional(x_t, time).x0
-            out = {w: guide(w)(x_t, time) for w in (0.0, 0.5, 1.0, 2.0, 7.0)}
-        for w, prediction in out.items():
-            claim(isinstance(prediction, Prediction), f"a prediction at scale {w}")
-            _check_kind(process, prediction.x0, x_t)
-        _same(process, out[1.0].x0, c, "scale 1 is the conditional prediction", tol)
-        _same(process, out[0.0].x0, u, "scale 0 is the unconditional prediction", tol)
-        for name in process.fields(x_t) if linear else ():
-            if not isinstance(process.field(name), Gaussian):
-                continue
-            a, b = process.fields(c)[name], process.fields(u)[name]
+            earlier = conditional(x_t, time).x0
+            for previous in (None, earlier):
+                c, u = (d(x_t, time, None, previous).x0 for d in (conditional, unconditional))
+                out = {w: guide(w)(x_t, time, None, previous) for w in scales}
+                law = "" if previous is None else ", a previous prediction handed on"
+                _check_scales(process, out, c, u, law, linear=linear, ends=ends, tol=tol)
             for w, prediction in out.items():
-                got = process.fields(prediction.x0)[name]
-                claim_equal(
-                    got, b + w * (a - b), f"scale {w} is u + w (c - u)", tol=tol * max(w, 1)
-                )
+                _check_passing(process, prediction, x_t, time, moves)
+                dirty = _spoil_noised(process, x_t, float("nan"))
+                got = guide(w)(dirty, time, None, earlier).x0
+                law = f"NaN outside the samples changes nothing at scale {w}"
+                _same(process, got, prediction.x0, law, tol)
+    for w in scales if batch_of(x0) > 1 else ():
+        claim(guide(w).process is process, "the guided process is the denoiser's own")
+        check_denoiser(guide(w), x0, tol=max(tol, 1e-4))
+
+
+def _check_scales(
+    process: Process,
+    out: dict[float, Prediction],
+    c: Value,
+    u: Value,
+    law: str,
+    *,
+    linear: bool,
+    ends: bool,
+    tol: float,
+) -> None:
+    """Claim what the scale means, for predictions by scale."""
+    for w, prediction in out.items():
+        claim(isinstance(prediction, Prediction), f"a prediction at scale {w}")
+        _check_kind(process, prediction.x0, prediction.x_t)
+    _same(process, out[1.0].x0, c, f"scale 1 is the conditional prediction{law}", tol)
+    if ends:
+        _same(process, out[0.0].x0, u, f"scale 0 is the unconditional prediction{law}", tol)
+    for name in process.fields(c) if linear else ():
+        if not isinstance(process.field(name), Gaussian):
+            continue
+        for w, prediction in out.items():
+            parts = zip(*(split(v, name) for v in (prediction.x0, c, u)), strict=True)
+            for got, a, b in parts:
+                law_w = f"scale {w} is u + w (c - u){law}"
+                claim_equal(got, b + w * (a - b), law_w, tol=tol * max(w, 1))
+
+
+def _check_passing(
+    process: Process, prediction: Prediction, x_t: Value, time: Tensor, moves: bool
+) -> None:
+    """Claim that what a guidance does not change is handed on."""
+    claim(prediction.process is process, "a prediction of the denoiser's own process")
+    claim_equal(prediction.t, time, "a prediction at the time that was asked")
+    for k, x0 in process.fields(prediction.x0).items():
+        at, want = process.fields(prediction.x_t)[k], process.fields(x_t)[k]
+        claim(not (x0.requires_grad or at.requires_grad), f"{k}: no history under no_grad")
+        claim(at.shape == want.shape and at.dtype == want.dtype, f"{k}: x_t of the same kind")
+    if not moves:
+        _same(process, prediction.x_t, x_t, "the noised value is handed on", 0.0)
