@@ -12,9 +12,24 @@ from sciffusion.layout import Dense, Layout, Masked, Packed
 from sciffusion.oracle import Mixture
 from sciffusion.process import Gaussian, Process
 from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep
-from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule import (
+    VE,
+    VP,
+    Cosine,
+    Interpolant,
+    Laplace,
+    Polynomial,
+    RectifiedFlow,
+    ScaledLinear,
+    Schedule,
+    SigmoidSchedule,
+    SubVP,
+    TrigFlow,
+    ZeroTerminalSNR,
+)
 from sciffusion.solver import Solver
 
+CURVED = Interpolant(lambda t: (1 - t) ** 2 * (1 + t), lambda t: t * (2 - t))
 PRESERVING: list[Schedule] = [
     VP(),
     VP(5.0, 5.0),
@@ -24,11 +39,18 @@ PRESERVING: list[Schedule] = [
     Polynomial(1.0),
     Polynomial(3.0, 0.0),
     TrigFlow(),
+    ScaledLinear(),
+    SigmoidSchedule(),
+    Laplace(),
+    ZeroTerminalSNR(ScaledLinear()),
 ]
 SCHEDULES: list[Schedule] = [
     *PRESERVING,
     VE(),
+    VE(0.0, 80.0, rho=1.0),
+    SubVP(),
     RectifiedFlow(),
+    CURVED,
     RectifiedFlow().shift(3.0),
     Polynomial().shift(0.3),
     Cosine().shift(0.5),
@@ -55,7 +77,9 @@ def allowed(solver: Solver, *steps: int) -> list[int]:
 
 
 def name(case: object) -> str:
-    """A short test id; the values of a dataclass say what it is."""
+    """A short test id; the values of a dataclass say what it is, but for functions, whose names hold an address."""
+    if isinstance(case, Interpolant):
+        return "Interpolant"
     return str(case).replace("sciffusion.", "")
 
 
