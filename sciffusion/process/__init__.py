@@ -4,5 +4,18 @@ from sciffusion.process.base import FieldProcess, Noised, Process
 from sciffusion.process.gaussian import Gaussian, Target
 from sciffusion.process.joint import Joint
 from sciffusion.process.jump import Jump
+from sciffusion.process.jump_steps import Confident, Exact, JumpStep, TauLeap
 
-__all__ = ["FieldProcess", "Gaussian", "Joint", "Jump", "Noised", "Process", "Target"]
+__all__ = [
+    "FieldProcess",
+    "Gaussian",
+    "Joint",
+    "Jump",
+    "Noised",
+    "Process",
+    "Target",
+    "Confident",
+    "Exact",
+    "JumpStep",
+    "TauLeap",
+]

@@ -236,5 +236,5 @@ def test_the_rate_of_loss_is_that_of_the_schedule() -> None:
     assert torch.allclose(both, forward(space, t), rtol=0, atol=1e-12)
     x = torch.zeros(1, 60_000, dtype=torch.long)
     x_s, _, _ = process.perturb_field(x, torch.tensor(0.3), layout, Noise(0), None)
-    lifted = process.lift((s, t, 1.0), x_s, layout, Noise(1))
+    lifted = process.lift((t / s, ()), x_s, layout, Noise(1))
     assert chi2(torch.bincount(lifted.flatten(), minlength=K).double(), forward(space, t)[0]) < 20
