@@ -50,11 +50,14 @@ class Cosine(VariancePreserving):
         return rate, -alpha * rate / sigma if self.s else speed * torch.cos(turn)
 
     def time(self, log_snr: Tensor | float) -> Tensor:
-        alpha = torch.sigmoid(f64(log_snr)).sqrt()
-        sigma2 = torch.sigmoid(-f64(log_snr))
+        alpha, sigma = self.at(log_snr)
         start = self._start()
-        c, s = alpha * math.cos(start), (sigma2 + (alpha * math.sin(start)) ** 2).sqrt()
-        return torch.atan2(s, c) * 2 / math.pi * (1 + self.s) - self.s
+        c, from_0 = alpha * math.cos(start), alpha * math.sin(start)
+        s = torch.hypot(sigma, from_0)
+        # tan(angle - start), the difference s - from_0 being sigma^2 / (s + from_0): no cancellation near t = 0
+        ahead = sigma * (sigma / (s + from_0).clamp(min=1e-300))
+        turn = torch.atan2(ahead, c + s * math.tan(start))
+        return turn * 2 / math.pi * (1 + self.s)
 
 
 @final
