@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Condition
-from sciffusion.layout import Dense, Layout
+from sciffusion.layout import Dense, Layout, Masked
 from sciffusion.state import State
 
 __all__ = ["check_condition", "drop_condition"]
@@ -32,8 +32,9 @@ def check_condition(cond: Condition, batch: int, name: str = "cond") -> None:
 def drop_condition(cond: Condition, null: Condition, dropped: Tensor, name: str = "null") -> Any:
     """``cond`` with the samples named by ``dropped`` (B,) replaced by the null condition.
 
-    Raises ``ValueError`` where ``null`` has no entry for a part of the condition, or one that is not shaped like one
-    sample's.
+    ``null`` holds numbers, or tensors shaped like the condition of one sample; for a state's padded or packed fields,
+    like that of one point. Raises ``ValueError`` where ``null`` has no entry for a part of the condition, or one of
+    another shape.
     """
     if isinstance(cond, Mapping):
         missing = [k for k in cond if not isinstance(null, Mapping) or k not in null]
@@ -49,8 +50,9 @@ def drop_condition(cond: Condition, null: Condition, dropped: Tensor, name: str 
 
 def _drop(cond: Tensor, null: Any, dropped: Tensor, layout: Layout, name: str) -> Tensor:
     value = torch.as_tensor(null, dtype=cond.dtype, device=cond.device)
-    if value.ndim and value.shape != cond.shape[1:]:
+    shape = cond.shape[2 if isinstance(layout, Masked) else 1 :]
+    if value.ndim and value.shape != shape:
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}; one sample's condition has {tuple(cond.shape[1:])}"
+            f"{name} has shape {tuple(value.shape)}; the condition needs {tuple(shape)}"
         )
     return torch.where(layout.expand(dropped.to(cond.device), cond), value, cond)

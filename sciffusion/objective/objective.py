@@ -110,12 +110,12 @@ class Objective:
     ) -> Loss:
         """The loss of a batch. All randomness comes from ``noise``.
 
-        Raises ``ValueError`` if a field of ``x0`` is not finite, or ``cond`` does not have one entry per sample.
+        Raises ``ValueError`` if ``x0`` is not what the process noises, or not finite, and if ``cond`` does not have one
+        entry per sample.
         """
         self.process.check(x0)
         batch = batch_of(x0)
         check_condition(cond, batch)
-        self._check_finite(x0)
         t = self.times(noise, batch, self.process.clock)
         eps = self.coupling(x0, self.process.draw(x0, noise), cond, self.process)
         noised = self.process.perturb(x0, t, noise, eps)
@@ -131,16 +131,6 @@ class Objective:
             return loss
         share = 1 / self.times.density(t, self.process.clock).to(loss.per_sample)
         return Loss(share * loss.per_sample, {k: share * v for k, v in loss.per_field.items()}, t)
-
-    def _check_finite(self, x0: Value) -> None:
-        for name, x in self.process.fields(x0).items():
-            if x.is_floating_point():
-                found = layout_of(x0, name).clean(x).isfinite()
-                if not bool(found.all()):
-                    raise ValueError(
-                        f"x0{'' if name is None else f'[{name!r}]'} has {int((~found).sum())} entries that are not "
-                        "finite; clean the data, or leave such samples out"
-                    )
 
     def compare(self, prediction: Prediction, noised: Noised) -> Loss:
         """The loss of a prediction, at the times of ``noised`` (not divided by the density of any law)."""

@@ -8,7 +8,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sciffusion.harmonics import Harmonics, SphereGrid
 from sciffusion.layout import Dense, Layout, Masked, Packed
+from sciffusion.objective import (
+    EDM,
+    CosMap,
+    Likelihood,
+    LogitNormal,
+    LogNormal,
+    LogUniform,
+    MinSNR,
+    ModeTimes,
+    Sigmoid,
+    Stratified,
+    TimeSampler,
+    UniformTimes,
+    Weight,
+)
 from sciffusion.oracle import Mixture
 from sciffusion.process import Gaussian, Process
 from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep
@@ -28,6 +44,16 @@ from sciffusion.schedule import (
     ZeroTerminalSNR,
 )
 from sciffusion.solver import Solver
+from sciffusion.space import (
+    BySize,
+    Chain,
+    Coloured,
+    Euclidean,
+    LinearSpace,
+    SphereField,
+    StudentT,
+    ZeroCoM,
+)
 
 CURVED = Interpolant(lambda t: (1 - t) ** 2 * (1 + t), lambda t: t * (2 - t))
 PRESERVING: list[Schedule] = [
@@ -68,7 +94,47 @@ STOCHASTIC: list[Solver] = [
     Multistep(3, eta=1.0),
 ]
 SOLVERS = [*DETERMINISTIC, *STOCHASTIC]
+WEIGHTS: list[Weight] = [EDM(0.5), MinSNR(), MinSNR(4.0, soft=True), Sigmoid(-1.0), Likelihood()]
+TIMES: list[TimeSampler] = [
+    UniformTimes(),
+    UniformTimes(0.2, 0.4),
+    LogitNormal(-0.5, 2.0),
+    LogNormal(),
+    LogUniform(0.05, 20.0),
+    ModeTimes(),
+    ModeTimes(-0.5),
+    CosMap(),
+    Stratified(LogitNormal()),
+]
 SIZES = (4, 2, 1, 5)
+_CHANNELS = torch.tensor([1.0, 0.3])[:, None]
+SPACES: list[tuple[LinearSpace, tuple[int, ...]]] = [
+    # linear spaces, each with the shape of a point's features
+    (Euclidean(), (3,)),
+    (Euclidean(0.3), (3,)),
+    (Euclidean(torch.tensor([0.5, 1.0, 2.0])), (3,)),
+    (Euclidean(BySize(2.0, -1 / 3)), (3,)),
+    (ZeroCoM(), (3,)),
+    (ZeroCoM(2.0), (3,)),
+    (ZeroCoM(BySize(2.0, -1 / 3)), (3,)),
+    (Chain(), (3,)),
+    (Chain(0.5), (2, 2)),
+    (Coloured(lambda k: 1 / (0.1 + k), dims=1), (5,)),
+    (Coloured(lambda k: 1 / (0.1 + k) ** 2, scale=0.7), (2, 4, 5)),
+    (Coloured(lambda k: k, dims=1, scale=1.5), (6,)),
+    (Coloured(lambda k: torch.stack([1 + k, (k > 0.3).double()])), (2, 3, 4)),
+    (Coloured(lambda k: (-9 * k**2).exp(), dims=3), (2, 3, 4)),
+    (SphereField(Harmonics(SphereGrid.gauss(4, 7), 3), torch.tensor([2.0, 1.0, 0.5, 0.2])), (4, 7)),
+    (
+        SphereField(
+            Harmonics(SphereGrid.regular(5, 6, poles=True), 2),
+            _CHANNELS / torch.tensor([1.0, 2.0, 4.0]),
+        ),
+        (2, 5, 6),
+    ),
+    (StudentT(5.0, 0.7), (3,)),
+    (StudentT(12.5), (2, 2)),
+]
 
 
 def allowed(solver: Solver, *steps: int) -> list[int]:

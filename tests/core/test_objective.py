@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.coupling import Coupling, Independent, Permutation
+from sciffusion.coupling import Conditional, Coupling, Independent, Permutation
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.layout import Dense, Layout
 from sciffusion.noise import Noise
 from sciffusion.objective import (
     EDM,
+    Likelihood,
     LogitNormal,
     LogNormal,
     Loss,
@@ -34,6 +35,8 @@ from sciffusion.state import State, Value
 from sciffusion.testing import Knows
 from tests.core.cases import (
     SCHEDULES,
+    TIMES,
+    WEIGHTS,
     default_dtype,
     in_every_layout,
     mixture,
@@ -46,14 +49,9 @@ from tests.core.cases import (
 
 FLOW = RectifiedFlow()
 TARGETS: tuple[Target, ...] = get_args(Target)
-WEIGHTS: list[Weight | None] = [None, EDM(0.5), MinSNR(), Sigmoid(-1.0)]
-TIMES: list[TimeSampler] = [
-    UniformTimes(),
-    UniformTimes(0.2, 0.4),
-    LogitNormal(-0.5, 2.0),
-    LogNormal(),
-]
-COUPLINGS: list[Coupling] = [Independent(), Permutation()]
+MAYBE: list[Weight | None] = [None, *WEIGHTS]
+CLASSES = torch.tensor([0, 1, 0, 2, 1, 0])
+COUPLINGS: list[Coupling] = [Independent(), Permutation(), Conditional()]
 
 
 def tensor(x: Value) -> Tensor:
@@ -76,7 +74,7 @@ class Off(Denoiser):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("weight", WEIGHTS, ids=name)
+@pytest.mark.parametrize("weight", MAYBE, ids=name)
 @pytest.mark.parametrize("times", TIMES, ids=name)
 def test_whoever_knows_the_data_has_no_loss(
     target: Target, weight: Weight | None, times: TimeSampler
@@ -86,7 +84,7 @@ def test_whoever_knows_the_data_has_no_loss(
         process = Gaussian(schedule)
         for coupling in COUPLINGS:
             objective = Objective(process, target, weight, times, coupling)
-            loss = objective(Knows(x0, process), x0, noise=Noise(0))
+            loss = objective(Watching(Knows(x0, process)), x0, CLASSES, noise=Noise(0))
             assert float(loss.mean) == 0.0 and float(loss.per_sample.max()) == 0.0
 
 
@@ -113,7 +111,7 @@ def test_the_noise_that_was_added_is_the_noise_of_the_target(
             return Prediction(x0_hat, x_t, t, process)
 
     objective = Objective(process, target, coupling=coupling, times=UniformTimes(0.05, 0.95))
-    assert float(objective(FromNoise(), x0, noise=Noise(0)).mean) < 1e-20
+    assert float(objective(FromNoise(), x0, CLASSES, noise=Noise(0)).mean) < 1e-20
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -131,7 +129,7 @@ def test_without_a_weight_the_loss_is_the_squared_error_of_the_target(
     assert torch.allclose(got.per_sample, error.square().mean(1), rtol=1e-7)
 
 
-@pytest.mark.parametrize("weight", WEIGHTS[1:], ids=name)
+@pytest.mark.parametrize("weight", WEIGHTS, ids=name)
 def test_a_weight_means_the_same_loss_whatever_the_target(weight: Weight) -> None:
     process, x0 = Gaussian(Cosine()), randn(6, 2)
     losses = [
@@ -166,12 +164,12 @@ def test_weights_are_finite_at_no_noise_and_at_no_signal(weight: Weight) -> None
 
 
 @pytest.mark.parametrize("schedule", [FLOW, VP(), Cosine(), VE(), Polynomial()], ids=name)
-@pytest.mark.parametrize("weight", WEIGHTS[1:], ids=name)
+@pytest.mark.parametrize("weight", WEIGHTS, ids=name)
 def test_losses_are_finite_at_both_ends_of_time(schedule: Schedule, weight: Weight) -> None:
     process, x0 = Gaussian(schedule), randn(2, 3)
-    for t in (0.0, 1e-12, 1 - 1e-12, 1.0):
-        if isinstance(weight, EDM) and t == 0.0:
-            continue  # infinite at infinite SNR, by its formula
+    for t in (0.0, 1e-9, 1e-6, 1 - 1e-12, 1.0):
+        if isinstance(weight, EDM | Likelihood) and t < 1e-9:
+            continue  # they grow without bound as the noise vanishes, by their formulas
         noised = process.perturb(x0, torch.tensor(t, dtype=torch.float64), Noise(0))
         prediction = Prediction(x0 + 0.1, noised.x_t, noised.t, process)
         assert bool(
@@ -487,8 +485,12 @@ def test_a_weight_lands_on_its_own_sample_in_a_square_batch() -> None:
         (lambda: Objective(Gaussian(FLOW), self_condition=-0.5), "probabilities"),
         (lambda: EDM(0.0), "sigma_data must be positive"),
         (lambda: MinSNR(-1.0), "gamma must be positive"),
-        (lambda: UniformTimes(0.5, 0.5), "0 <= low < high <= 1"),
-        (lambda: UniformTimes(-0.1, 0.5), "0 <= low < high <= 1"),
+        (
+            lambda: Objective(molecules(), field_weights={"kinds": 1.0}),
+            "field_weights .* no process",
+        ),
+        (lambda: Objective(Gaussian(FLOW), field_weights={"pos": 1.0}), "has no named field"),
+        (lambda: Objective(molecules(), field_weights={"pos": -1.0}), "must not be negative"),
     ],
 )
 def test_settings_that_make_no_objective_are_refused(make: object, message: str) -> None:
@@ -505,6 +507,87 @@ def test_an_unknown_target_a_value_of_the_wrong_kind_and_a_misspelt_keyword_are_
         Objective(process)(Knows(x0, process), State({"a": x0}, Dense(2)), noise=Noise(0))
     with pytest.raises(TypeError, match="unexpected keyword"):
         Objective(process, weigth=EDM())  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2), (4, 2)])
+def test_a_condition_of_another_batch_is_refused_with_or_without_dropping(
+    shape: tuple[int, ...],
+) -> None:
+    process, x0 = Gaussian(FLOW), randn(2, 2)
+    conditions: list[Condition] = [torch.zeros(shape), {"charge": torch.zeros(shape)}]
+    for cond, null in zip(conditions, (torch.tensor(0.0), {"charge": 0.0}), strict=True):
+        for drop in (0.0, 0.5):
+            with pytest.raises(ValueError, match="for a batch of 2; give one entry per sample"):
+                Objective(process, null=null, drop=drop)(
+                    Knows(x0, process), x0, cond, noise=Noise(0)
+                )
+    state = State({"pos": randn(3, 2)}, Dense(3))
+    with pytest.raises(ValueError, match="cond holds 3 samples for a batch of 2"):
+        Objective(process)(Knows(x0, process), x0, state, noise=Noise(0))
+
+
+def test_a_condition_may_be_a_state_dropped_whole_in_every_layout() -> None:
+    process, x0 = Gaussian(FLOW), randn(4, 2)
+    for field, layout in (padded(points()), packed(points())):
+        cond = State(
+            {"pos": field, "scalar": torch.arange(4.0)}, {"pos": layout, "scalar": Dense(4)}
+        )
+        watching = Watching(Knows(x0, process))
+        objective = Objective(process, null={"pos": torch.zeros(3), "scalar": -1.0}, drop=0.5)
+        objective(watching, x0, cond, noise=Noise(3))
+        seen = watching.seen[0][0]
+        dropped = seen["scalar"] == -1
+        assert 0 < int(dropped.sum()) < 4
+        gone = layout.reduce(layout.clean(seen["pos"]).abs()) == 0
+        assert torch.equal(gone, dropped)
+        assert torch.equal(seen["scalar"][~dropped], torch.arange(4.0)[~dropped])
+
+
+@pytest.mark.parametrize(
+    ("null", "message"),
+    [
+        ({"mass": torch.zeros(3)}, r"no entry for \['charge'\]"),
+        (torch.zeros(3), r"no entry for \['charge'\]"),
+        (
+            {"charge": torch.zeros(2)},
+            r"null\['charge'\] has shape \(2,\); the condition needs \(3,\)",
+        ),
+    ],
+)
+def test_a_null_condition_that_does_not_fit_is_refused(null: Condition, message: str) -> None:
+    process, x0 = Gaussian(FLOW), randn(2, 2)
+    objective = Objective(process, null=null, drop=0.5)
+    with pytest.raises(ValueError, match=message):
+        objective(Knows(x0, process), x0, {"charge": torch.zeros(2, 3)}, noise=Noise(0))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_data_that_are_not_finite_are_refused_by_field_and_padding_is_not(bad: float) -> None:
+    x0 = randn(3, 2)
+    x0[1, 0] = bad
+    with pytest.raises(ValueError, match="x is not finite: 1 of 6"):
+        Objective(Gaussian(FLOW))(Knows(x0, Gaussian(FLOW)), x0, noise=Noise(0))
+    field, layout = padded(points())
+    field = field.masked_fill(~layout.mask[..., None], bad)
+    process = molecules()
+    assert bool(
+        Objective(process)(Moving(process), molecule(field, layout), noise=Noise(0)).mean.isfinite()
+    )
+    field[0, 0] = bad
+    with pytest.raises(ValueError, match="the field 'pos' is not finite"):
+        Objective(process)(Moving(process), molecule(field, layout), noise=Noise(0))
+
+
+def test_a_time_for_each_element_weighs_its_own_element() -> None:
+    """In a square field, where a weight could land on the wrong axis unseen."""
+    x0, wrong = randn(3, 3, 2), randn(3, 3, 2, seed=1)
+    process, t = Gaussian(FLOW), torch.linspace(0.1, 0.9, 9, dtype=torch.float64).reshape(3, 3)
+    noised = process.perturb(x0, t, Noise(0))
+    loss = Objective(process, weight=MinSNR()).compare(
+        Prediction(wrong, noised.x_t, t, process), noised
+    )
+    want = (MinSNR()(FLOW, t)[..., None] * (wrong - x0).square()).mean((1, 2))
+    assert torch.allclose(loss.per_sample, want)
 
 
 def test_a_noised_value_carries_all_that_a_loss_needs() -> None:
