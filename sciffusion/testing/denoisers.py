@@ -159,8 +159,8 @@ def check_guidance(
     Raises:
         AssertionError: unless scale 1 is the conditional prediction, and whatever the scale the result is a prediction
             of the same kind, of the same process, without a history under ``no_grad``, at the same time and point;
-            NaN outside the samples changes nothing; a previous prediction is handed on; and every guided denoiser keeps
-            the contract of denoisers.
+            NaN outside the samples changes nothing; a previous prediction is handed on; and the guided denoiser keeps the
+            contract of denoisers.
     """
     process, scales = conditional.process, (0.0, 0.5, 1.0, 2.0, 7.0)
     for t in (0.9, 0.5, 0.1):
@@ -179,9 +179,9 @@ def check_guidance(
                 got = guide(w)(dirty, time, None, earlier).x0
                 law = f"NaN outside the samples changes nothing at scale {w}"
                 _same(process, got, prediction.x0, law, tol)
-    for w in scales if batch_of(x0) > 1 else ():
-        claim(guide(w).process is process, "the guided process is the denoiser's own")
-        check_denoiser(guide(w), x0, tol=max(tol, 1e-4))
+    claim(guide(2.0).process is process, "the guided process is the denoiser's own")
+    if batch_of(x0) > 1:
+        check_denoiser(guide(2.0), x0, tol=max(tol, 1e-4))
 
 
 def _check_scales(
@@ -217,7 +217,7 @@ def _check_passing(
 ) -> None:
     """Claim that what a guidance does not change is handed on."""
     claim(prediction.process is process, "a prediction of the denoiser's own process")
-    claim_equal(prediction.t, time, "a prediction at the time that was asked")
+    claim((prediction.t == time).all(), "a prediction at the time that was asked")
     for k, x0 in process.fields(prediction.x0).items():
         at, want = process.fields(prediction.x_t)[k], process.fields(x_t)[k]
         claim(not (x0.requires_grad or at.requires_grad), f"{k}: no history under no_grad")

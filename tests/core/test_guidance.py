@@ -10,47 +10,14 @@ from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.guidance import CFG
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
-from sciffusion.oracle import Mixture
-from sciffusion.process import Gaussian, Joint, Jump, Process
+from sciffusion.process import Gaussian, Joint, Jump
 from sciffusion.samplers import DDIM, Heun, Multistep, Sampler
 from sciffusion.schedule import VE, VP, RectifiedFlow, Schedule
 from sciffusion.space import Categorical
 from sciffusion.state import State, Value
 from sciffusion.testing import check_guidance
-from tests.core.cases import mixture, name, randn
-
-NONE = torch.tensor(-1)
-
-
-def tensor(x: Value) -> Tensor:
-    assert isinstance(x, Tensor)
-    return x
-
-
-class Labelled(Denoiser):
-    """The exact denoiser of a mixture whose label is the mode; the label -1 means any. Counts its calls."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__()
-        self.process, self.calls = process, 0
-        self.whole = mixture(process)
-        w = torch.ones(1, dtype=torch.float64)
-        self.modes = [
-            Mixture(w, m[None], c[None], process)
-            for m, c in zip(self.whole.means, self.whole.covs, strict=True)
-        ]
-
-    def forward(
-        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
-    ) -> Prediction:
-        self.calls += 1
-        labels = torch.as_tensor(cond).expand(tensor(x_t).shape[0])
-        t = torch.as_tensor(t).expand(tensor(x_t).shape[0])
-        rows = []
-        for i, label in enumerate(labels.tolist()):
-            inner = self.whole if label < 0 else self.modes[label]
-            rows.append(tensor(inner(tensor(x_t)[i : i + 1], t[i : i + 1]).x0))
-        return Prediction(torch.cat(rows), x_t, t, self.process)
+from tests.core.cases import name, randn
+from tests.core.guided import NONE, Labelled, tensor
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
