@@ -129,12 +129,15 @@ class Align(Coupling):
             return order(b)
         best = (np.arange(len(a)), -np.inf)
         for turn in islice(_turns(a.shape[1]), self.starts):
-            common, gain = -np.inf, np.inf
-            while gain > 1e-12 * abs(common):
+            before = -np.inf
+            while True:
                 pi, _ = order(b @ turn.T)
-                turn, reached = _turn(a.T @ b[pi])
-                common, gain = reached, reached - common
-                best = max(best, (pi, reached), key=lambda found: found[1])
+                turn, common = _turn(a.T @ b[pi])
+                if common > best[1]:
+                    best = (pi, common)
+                if common - before <= 1e-12 * abs(common):
+                    break
+                before = common
         return best
 
     def _costs(self, chosen: Deciding) -> Tensor:
