@@ -36,7 +36,7 @@ def _levels(process: Process, x: Value, t: Tensor | None) -> tuple[Tensor, Tenso
         pair = at if t is None else process.field(name).clock(t)
         rows.append(
             tuple(
-                layout.expand(c.to(v.device), v).expand(v.shape).flatten(1)
+                layout.expand(c.to(v.device), v).expand(v.shape).reshape(-1, width)
                 if c.ndim
                 else c.to(v.device).expand(1, width)
                 for c in pair

@@ -35,8 +35,9 @@ class Rule:
 
     ``base``: of the value at the step's first evaluation. ``x0`` and ``values``: of the predictions, and of the values
     at which they were made, latest first; the first of ``values`` is what this stage was evaluated at, and differs from
-    the base in the later stages of a step only. ``noise``: of a fresh draw. Where every sample follows a grid of its
-    own, the numbers are tensors (B,).
+    the base in the later stages of a step only. ``noise``: of a fresh draw, which stands for the noise between this
+    evaluation and the next, or the end of the step; what the stages before drew is in their values. Where every sample
+    follows a grid of its own, the numbers are tensors (B,).
     """
 
     base: Number

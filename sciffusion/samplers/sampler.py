@@ -157,12 +157,12 @@ class Sampler:
                 base = prediction.x_t
             later = [*plan.times[i][stage + 1 :], plan.ends[i]]
             drawn = noise.between(t, later[0]) if noise.brownian else noise
-            current = self._advance(process, moves, stage, base, known, drawn)
+            current = self.advance(process, moves, stage, base, known, drawn)
         keep = max(1, self.solver.history)
         return replace(carry, x=current, done=i + 1, history=known[:keep])
 
     @staticmethod
-    def _advance(
+    def advance(
         process: Process,
         moves: Sequence[Any],
         stage: int,
@@ -170,6 +170,7 @@ class Sampler:
         known: Sequence[tuple[Value, Value]],
         noise: Noise,
     ) -> Value:
+        """Carry out one stage of a step: the fields' ``moves``, with the evaluations ``known``, latest first."""
         values = [process.fields(x) for x, _ in known]
         preds = [process.fields(x0) for _, x0 in known]
         out = {}
