@@ -526,3 +526,15 @@ def test_one_size_of_molecules_needs_no_mask() -> None:
         assert torch.equal(ends[0]["pos"], ends[1]["pos"])
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_samples_on_grids_of_their_own_end_where_each_ends_alone() -> None:
+    process = Gaussian(FLOW)
+    grids = [Uniform(), Karras(), LogSNR()]
+    times = torch.stack([g(FLOW, 6) for g in grids])
+    x = randn(3, 2)
+    for solver in (DDIM(), DDIM(1.0), Multistep(2), Multistep(3, 1.0), Heun(), Heun(4.0)):
+        got = tensor(Sampler(solver, 6, Times(times))(mixture(process), x, [4, 5, 6]).x)
+        for i, grid in enumerate(grids):
+            alone = tensor(Sampler(solver, 6, grid)(mixture(process), x[i : i + 1], [4 + i]).x)
+            assert torch.allclose(got[i : i + 1], alone, rtol=0, atol=1e-12), solver
