@@ -59,7 +59,7 @@ class Classifier(Denoiser):
         known = {k: grads.get(k, torch.zeros_like(v)) for k, v in self.process.fields(at).items()}
 
         def shifted(field: Gaussian, layout: Layout, x0: Tensor, grad: Tensor) -> Tensor:
-            w = torch.as_tensor(scale).to(x0)
+            w = torch.as_tensor(scale, dtype=x0.dtype, device=x0.device)
             return x0 + layout.expand(w, x0) * score_shift(field, grad, t, layout)
 
         x0 = edit(self.process, shifted, out.x0, self.process.rebuild(x_t, known), like=x_t)

@@ -16,6 +16,7 @@ from sciffusion.denoiser import Prediction
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian, Process
 from sciffusion.process.base import LOG_SNR_RANGE
+from sciffusion.space import GaussianSpace
 from sciffusion.state import Value, batch_of, layout_of
 
 __all__ = [
@@ -68,7 +69,16 @@ def differentiate(
 
 
 def score_shift(field: Gaussian, grad: Tensor, t: Tensor, layout: Layout) -> Tensor:
-    r""":math:`(\sigma^2/\alpha)\,\Sigma g`; zero below the log-SNRs that networks see: gradients tell nothing there."""
+    r""":math:`(\sigma^2/\alpha)\,\Sigma g`; zero below the log-SNRs that networks see: gradients tell nothing there.
+
+    Raises:
+        ValueError: the noise is not Gaussian, so its score is not linear in the prediction.
+    """
+    if not isinstance(field.space, GaussianSpace):
+        raise ValueError(
+            f"the score under the noise of {type(field.space).__name__} does not tell the prediction; "
+            "guide the prediction itself (MeanEnergy)"
+        )
     alpha, sigma = field.schedule(t)
     seen = alpha > sigma * math.exp(-LOG_SNR_RANGE / 2)
     factor = torch.where(seen, sigma**2 / alpha, 0.0).to(grad)
@@ -86,7 +96,8 @@ def white_variance(
             )
         sigma_data = sigma_data[name]
     alpha, sigma = (layout.expand(c.to(x), x) for c in field.schedule(t))
-    s, n = (torch.as_tensor(c).to(x) for c in (sigma_data, field.space.noise_scale(x, layout)))
+    scales = sigma_data, field.space.noise_scale(x, layout)
+    s, n = (torch.as_tensor(c, dtype=x.dtype, device=x.device) for c in scales)
     return (s * n * sigma) ** 2 / ((alpha * s) ** 2 + (n * sigma) ** 2)
 
 

@@ -74,9 +74,9 @@ class Smoothing:
 
     def _width(self, field: Gaussian, name: str | None, x: Tensor, x0: Value, t: Tensor) -> Tensor:
         layout = layout_of(x0, name)
-        scale = torch.as_tensor(field.space.noise_scale(x, layout)).to(x)
         variance = white_variance(field, name, self.sigma_data, x.detach(), t, layout)
-        return self.spread * variance.sqrt() / scale
+        scale = field.space.noise_scale(x, layout)
+        return self.spread * variance.sqrt() / (scale.to(x) if isinstance(scale, Tensor) else scale)
 
 
 def potential(
