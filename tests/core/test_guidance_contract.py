@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser, Prediction
+from sciffusion.guidance import CFG
 from sciffusion.noise import Noise
+from sciffusion.process import Joint
 from sciffusion.samplers import DDIM, Heun, Multistep, Sampler
 from sciffusion.state import State, Value, batch_of, take
 from sciffusion.testing import check_guidance, split
@@ -88,3 +92,51 @@ def test_every_guidance_goes_with_every_kind_of_solver(case: Case) -> None:
         for k, v in denoiser.process.fields(end).items():
             assert torch.cat(split(end, k)).isfinite().all() and not v.requires_grad
         assert isinstance(end, State) == isinstance(x0, State)
+
+
+@final
+class Faulty(Denoiser):
+    """A guidance with one fault."""
+
+    def __init__(self, inner: Denoiser, fault: str) -> None:
+        super().__init__()
+        self.inner, self.fault = inner, fault
+        other = Joint({k: inner.process.field(k) for k in ("pos", "x", "k")})
+        self.process = other if fault == "process" else inner.process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        out = self.inner(x_t, t, cond, None if self.fault == "previous" else previous)
+        x0, at = out.x0, out.x_t
+        assert isinstance(x0, State) and isinstance(at, State)
+        match self.fault:
+            case "moves":
+                at = at.replace({"x": at["x"] + 0.1})
+            case "history":
+                x0 = x0.replace({"x": x0["x"].requires_grad_()})
+            case "padding":
+                x0 = x0.replace({"x": x0["x"] + 0 * at["x"].mean()})
+            case "time":
+                return Prediction(x0, at, t / 2, self.process)
+        return Prediction(x0, at, t, self.process)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("previous", "a previous prediction handed on"),
+        ("moves", "the noised value is handed on"),
+        ("history", "no history under no_grad"),
+        ("padding", "NaN outside the samples changes nothing"),
+        ("time", "at the time that was asked"),
+        ("process", "denoiser's own process"),
+    ],
+)
+def test_a_guidance_with_one_fault_is_found(fault: str, law: str) -> None:
+    denoiser, x0, cond = models("padded")
+    cfg = {w: CFG(denoiser, cond, NULL, w) for w in (0.0, 0.5, 1.0, 2.0, 7.0)}
+    with pytest.raises(AssertionError, match=law):
+        check_guidance(
+            lambda w: Faulty(cfg[w], fault), denoiser.given(cond), denoiser.given(NULL), x0
+        )
