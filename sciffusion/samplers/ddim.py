@@ -1,4 +1,4 @@
-r"""First-order steps: DDIM with any amount of noise, and DDPM's ancestral step.
+r"""First-order steps: DDIM with any amount of noise.
 
 .. math:: x_s = \alpha_s\hat x_0 + \sqrt{\sigma_s^2 - c^2}\;\hat e + c\,\xi,\qquad
           c = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\sigma_t^2 - (\alpha_t/\alpha_s)^2\sigma_s^2}.
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from sciffusion.samplers.exponential import Eta, check_eta, eta_between
 from sciffusion.solver import Level, Rule, Solver
 
-__all__ = ["DDIM", "Ancestral", "ddim_rule"]
+__all__ = ["DDIM", "ddim_rule"]
 
 
 def ddim_rule(t: Level, s: Level, eta: float = 0.0) -> Rule:
@@ -36,36 +37,18 @@ def ddim_rule(t: Level, s: Level, eta: float = 0.0) -> Rule:
 class DDIM(Solver):
     """DDIM: first order, one evaluation a step, deterministic at ``eta=0``. Use it as the plain reference.
 
-    Raises ``ValueError`` unless 0 <= eta <= 1.
+    ``eta`` is a number or a function of the log-SNR. Raises ``ValueError`` unless 0 <= eta <= 1.
     """
 
-    eta: float = 0.0
+    eta: Eta = 0.0
     order = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(
-                f"eta must lie between 0 (deterministic) and 1 (ancestral), got {self.eta}"
-            )
+        check_eta(self.eta, 1.0)
 
     @property
     def stochastic(self) -> bool:
-        return self.eta > 0
+        return callable(self.eta) or self.eta > 0
 
     def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
-        return (ddim_rule(nodes[0], end, self.eta),)
-
-
-@final
-@dataclass(frozen=True)
-class Ancestral(Solver):
-    """DDPM's ancestral step with the posterior's variance: first (weak) order; forgives an imperfect denoiser."""
-
-    order = 1
-
-    @property
-    def stochastic(self) -> bool:
-        return True
-
-    def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
-        return (ddim_rule(nodes[0], end, 1.0),)
+        return (ddim_rule(nodes[0], end, eta_between(self.eta, nodes[0], end, 1.0)),)

@@ -27,7 +27,18 @@ from sciffusion.objective import (
 )
 from sciffusion.oracle import Mixture
 from sciffusion.process import Gaussian, Process
-from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep
+from sciffusion.samplers import (
+    DDIM,
+    DEIS,
+    ERSDE,
+    Ancestral,
+    Heun,
+    Langevin,
+    Multistep,
+    SASolver,
+    Singlestep,
+    UniPC,
+)
 from sciffusion.schedule import (
     VE,
     VP,
@@ -82,7 +93,16 @@ SCHEDULES: list[Schedule] = [
     Cosine().shift(0.5),
     VE().shift(2.0),
 ]
-DETERMINISTIC: list[Solver] = [DDIM(), Heun(), Multistep(1), Multistep(2), Multistep(3)]
+DETERMINISTIC: list[Solver] = [
+    DDIM(),
+    Heun(),
+    Multistep(1),
+    Multistep(2),
+    Multistep(3),
+    Singlestep(2),
+    UniPC(2),
+    DEIS(3),
+]
 STOCHASTIC: list[Solver] = [
     DDIM(0.5),
     DDIM(1.0),
@@ -92,6 +112,10 @@ STOCHASTIC: list[Solver] = [
     Multistep(2, eta=0.5),
     Multistep(2, eta=1.0),
     Multistep(3, eta=1.0),
+    Singlestep(2, eta=1.0),
+    SASolver(2, 2, eta=0.5),
+    ERSDE(2),
+    Langevin(),
 ]
 SOLVERS = [*DETERMINISTIC, *STOCHASTIC]
 WEIGHTS: list[Weight] = [EDM(0.5), MinSNR(), MinSNR(4.0, soft=True), Sigmoid(-1.0), Likelihood()]
