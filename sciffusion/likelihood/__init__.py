@@ -1,6 +1,7 @@
 """How likely data are under a model, in nats."""
 
+from sciffusion.likelihood.bound import nelbo
 from sciffusion.likelihood.divergence import Divergence, Exact, Hutchinson, HutchinsonPlusPlus
 from sciffusion.likelihood.flow import log_likelihood
 
-__all__ = ["Divergence", "Exact", "Hutchinson", "HutchinsonPlusPlus", "log_likelihood"]
+__all__ = ["Divergence", "Exact", "Hutchinson", "HutchinsonPlusPlus", "log_likelihood", "nelbo"]
