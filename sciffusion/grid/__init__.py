@@ -7,7 +7,7 @@ off at finite ones and put the first and last time back.
 """
 
 from sciffusion.grid.base import Grid
-from sciffusion.grid.spacing import Beta, Karras, LogSNR, Power, Uniform
+from sciffusion.grid.spacing import Beta, FlowTime, Karras, LogSNR, Power, Uniform
 from sciffusion.grid.times import Times
 
-__all__ = ["Beta", "Grid", "Karras", "LogSNR", "Power", "Times", "Uniform"]
+__all__ = ["Beta", "FlowTime", "Grid", "Karras", "LogSNR", "Power", "Times", "Uniform"]

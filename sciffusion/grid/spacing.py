@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sciffusion.errors import require
 from sciffusion.grid.base import Grid
-from sciffusion.schedule import Schedule
+from sciffusion.schedule import RectifiedFlow, Schedule
 
-__all__ = ["Beta", "Karras", "LogSNR", "Power", "Uniform"]
+__all__ = ["Beta", "FlowTime", "Karras", "LogSNR", "Power", "Uniform"]
 
 
 @final
@@ -42,6 +42,23 @@ class Power(Grid):
     def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
         q = 1 / self.power
         return torch.linspace(start**q, stop**q, steps + 1, dtype=torch.float64) ** self.power
+
+
+@final
+@dataclass(frozen=True)
+class FlowTime(Grid):
+    r"""Equal steps in :math:`\sigma/(\alpha+\sigma)`, the time of rectified flow, whatever the schedule.
+
+    For a model that was trained on another schedule: on rectified flow itself this is :class:`Uniform`. DDIM on it is
+    Euler's method for the straight path (Liu et al., 2022).
+    """
+
+    def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
+        flow = RectifiedFlow()
+        ends = flow.time(schedule.log_snr(torch.tensor([start, stop], dtype=torch.float64)))
+        first, last = ends.tolist()
+        even = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+        return schedule.time(flow.log_snr(even))
 
 
 def _check_window(low: float, high: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciffusion.grid import Beta, Grid, Karras, LogSNR, Power, Times, Uniform
+from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, Uniform
 from sciffusion.schedule import VE, Laplace, Learned, RectifiedFlow, Schedule
 from sciffusion.testing import check_grid
 from tests.core.cases import SCHEDULES, name
@@ -24,6 +24,7 @@ GRIDS: list[Grid] = [
     Karras(1.0),
     Beta(),
     Beta(2.0, 0.7),
+    FlowTime(),
 ]
 
 
@@ -94,6 +95,17 @@ def test_equal_steps_in_the_root_of_sigma_are_equal_steps_in_time_where_that_roo
     uniform = Uniform()(VE(**ends, rho=7.0), 12)
     sigmas = VE(**ends).sigma(karras), VE(**ends, rho=7.0).sigma(uniform)
     assert torch.allclose(*sigmas, rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_the_flow_time_grid_has_equal_steps_in_the_time_of_rectified_flow(
+    schedule: Schedule,
+) -> None:
+    alpha, sigma = schedule(FlowTime()(schedule, 9, 0.95, 0.05))
+    part = (sigma / (alpha + sigma)).diff()
+    assert torch.allclose(part, part[:1], rtol=1e-9)
+    flow = RectifiedFlow()
+    assert torch.allclose(FlowTime()(flow, 9), Uniform()(flow, 9), rtol=0, atol=1e-14)
 
 
 def test_the_quadratic_grid_is_the_power_grid_of_two() -> None:
