@@ -21,7 +21,7 @@ BDIA(gamma)               1     1              no         editing: every step ca
 The order is that of the probability flow; with noise it is the weak order, and at most 2. Jump fields advance at first
 order under every solver. Multistep(3), DEIS and LMS spend one more call on their first step at order 3 and two at order
 4, unless that step starts from pure noise (alpha = 0): then they are of order 2 as a whole, as is all that follows any
-first-order step.
+first-order step. ``Sampler(..., restarts=(Restart(low, high),))`` sends a run of any solver back up on its way.
 """
 
 from sciffusion.samplers.ancestral import Ancestral
@@ -30,9 +30,11 @@ from sciffusion.samplers.ddim import DDIM
 from sciffusion.samplers.deis import DEIS, LMS
 from sciffusion.samplers.ersde import ERSDE
 from sciffusion.samplers.heun import Heun
+from sciffusion.samplers.inversion import invert, revert
 from sciffusion.samplers.langevin import Langevin
 from sciffusion.samplers.maruyama import EulerMaruyama
 from sciffusion.samplers.multistep import Multistep
+from sciffusion.samplers.restart import Restart
 from sciffusion.samplers.sa import SASolver
 from sciffusion.samplers.sampler import Carry, Sampler, Solution
 from sciffusion.samplers.singlestep import Singlestep
@@ -50,9 +52,12 @@ __all__ = [
     "Heun",
     "Langevin",
     "Multistep",
+    "Restart",
     "SASolver",
     "Sampler",
     "Singlestep",
     "Solution",
     "UniPC",
+    "invert",
+    "revert",
 ]

@@ -3,15 +3,17 @@ r"""BDIA: a two-step method that can be undone exactly.
 A step of DDIM with the prediction :math:`\hat x_0` made at :math:`(x_t, t)` may be taken both ways, down to s and up to
 the previous time r. BDIA steps over t by both,
 
-.. math:: x_s = \gamma\,x_r + \mathrm{DDIM}_{t\to s}(x_t) - \gamma\,\mathrm{DDIM}_{t\to r}(x_t),
+.. math:: x_s = \mathrm{DDIM}_{t\to s}(x_t) + g\,\bigl[x_r - \mathrm{DDIM}_{t\to r}(x_t)\bigr],\qquad
+   g = \gamma\sqrt{\frac{\alpha_s^2+\sigma_s^2}{\alpha_r^2+\sigma_r^2}},
 
-in which :math:`x_r` appears linearly and outside the network: from :math:`(x_s, x_t)` it comes back to rounding error,
-whatever the denoiser. Source: Zhang et al., Exact diffusion inversion via bidirectional integration approximation,
-2023.
+(:math:`g=\gamma` on the paper's variance preserving schedules; so scaled, the curve does not matter) in which
+:math:`x_r` appears linearly and outside the network: from :math:`(x_s, x_t)` it comes back to rounding error, whatever
+the denoiser. Source: Zhang et al., Exact diffusion inversion via bidirectional integration approximation, 2023.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -49,5 +51,7 @@ class BDIA(Solver):
         down = ddim_rule(nodes[0], end)
         if not past:
             return (down,)
-        up, g = ddim_rule(nodes[0], past[0]), self.gamma
+        up = ddim_rule(nodes[0], past[0])
+        g = self.gamma * math.hypot(end.alpha, end.sigma)
+        g /= math.hypot(past[0].alpha, past[0].sigma)
         return (Rule(down.base - g * up.base, (down.x0[0] - g * up.x0[0],), 0.0, (0.0, g)),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -17,6 +18,7 @@ from sciffusion.denoiser import Denoiser, Prediction
 from sciffusion.grid import Grid, LogSNR
 from sciffusion.noise import Noise
 from sciffusion.process import Process
+from sciffusion.samplers.restart import Restart, legs
 from sciffusion.solver import Rule, Solver, Window
 from sciffusion.state import Value, batch_of, layout_of
 
@@ -66,7 +68,8 @@ class Sampler:
 
     A run that stops at 0 ends on clean data: its last step leads to (alpha, sigma) = (1, 0) even where the schedule
     keeps some noise at t = 0. The run continues from the ``x_t`` of every prediction, which guidance may have moved.
-    Raises ``ValueError`` for fewer steps than the solver needs to be of its order.
+    ``restarts`` send it back up on the way (:class:`~sciffusion.samplers.Restart`), each with steps of its own. Raises
+    ``ValueError`` for fewer steps than the solver needs to be of its order.
     """
 
     solver: Solver
@@ -74,11 +77,13 @@ class Sampler:
     grid: Grid = field(default_factory=LogSNR)
     start: float = 1.0
     stop: float = 0.0
+    restarts: tuple[Restart, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.steps < self.solver.fewest:
+        fewest = min((self.steps, *(r.steps for r in self.restarts)))
+        if fewest < self.solver.fewest:
             raise ValueError(
-                f"steps must be at least {self.solver.fewest} for {self.solver}, got {self.steps}; "
+                f"steps must be at least {self.solver.fewest} for {self.solver}, got {fewest}; "
                 "take more steps, or a solver of a lower order"
             )
 
@@ -90,11 +95,15 @@ class Sampler:
     def _windows(self, process: Process, times: Sequence[float]) -> list[Window]:
         out: list[Window] = []
         past: tuple[float, ...] = ()
-        for t, s in zip(times[:-1], times[1:], strict=True):
-            end = None if s == 0 else s
-            nodes = self.solver.nodes(process.clock, t, end, self.steps, past)
-            out.append(Window(t, nodes, past, end))
-            past = (*reversed(nodes), *past)[: self.solver.history]
+        for begin, leg in legs(self.restarts, process.clock, times):
+            at = begin
+            if at != leg[0]:  # what was predicted before a restart belongs to another path
+                past = ()
+            for t, s in pairwise(leg):
+                end = None if s == 0 else s
+                nodes = self.solver.nodes(process.clock, t, end, self.steps, past)
+                out.append(Window(at, nodes, past, end))
+                at, past = s, (*reversed(nodes), *past)[: self.solver.history]
         return out
 
     def plan(self, process: Process, x: Value) -> Plan:
