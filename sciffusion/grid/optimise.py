@@ -125,7 +125,7 @@ class _Ruler:
             self.levels[name] = [*levels[:-1], Level(1.0, 0.0) if clean else levels[-1]]
             layout = layout_of(noised.x0, name)
             data, noise = (
-                float(layout.reduce(layout.clean(v.double() ** 2), "mean").mean())
+                float(layout.reduce(v.double() ** 2, "mean").mean())
                 for v in (x0, process.fields(noised.eps)[name])
             )
             self.scales[name] = [
@@ -137,7 +137,7 @@ class _Ruler:
         others, square = self.process.fields(y), torch.zeros(())
         for name, v in self.process.fields(x).items():
             layout = layout_of(x, name)
-            off = layout.clean((v - others[name]).double() ** 2)
+            off = (v - others[name]).double() ** 2
             square = square + layout.reduce(off, "mean").cpu() / self.scales[name][j]
         return float(square.sqrt().mean())
 
