@@ -68,15 +68,17 @@ class ERSDE(Solver):
 
     def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
         t = nodes[0]
-        if endless(t, end):
-            return (ddim_rule(t, end, 1.0),)
-        start, stop = t.sigma / t.alpha, end.sigma / end.alpha
+        if end.sigma == 0:
+            return (ddim_rule(t, end),)
+        start, stop = t.sigma / max(t.alpha, PURE_NOISE), end.sigma / end.alpha
         fall = self.scale(start) - self.scale(stop)
         if fall < 0:
             raise ValueError(
                 f"scale must not fall with rho, but scale({start:.3g}) < scale({stop:.3g}); "
                 "phi(rho)/rho must rise"
             )
+        if endless(t, end):
+            return (ddim_rule(t, end, math.sqrt(-math.expm1(-2 * fall))),)
         known = [t, *(p for p in past[: self.history] if p.alpha >= PURE_NOISE)]
         # in u = (rho - rho_t)/(rho_s - rho_t) the step runs from 0 to 1
         u = [(k.sigma / k.alpha - start) / (stop - start) for k in known]
