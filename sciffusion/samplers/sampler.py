@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Prediction
-from sciffusion.grid import Grid, LogSNR
+from sciffusion.grid import FlowTime, Grid
 from sciffusion.noise import Noise
 from sciffusion.process import Process
 from sciffusion.samplers.restart import Restart, legs
@@ -74,7 +74,7 @@ class Sampler:
 
     solver: Solver
     steps: int = 32
-    grid: Grid = field(default_factory=LogSNR)
+    grid: Grid = field(default_factory=FlowTime)
     start: float = 1.0
     stop: float = 0.0
     restarts: tuple[Restart, ...] = ()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sciffusion.denoiser import Condition, Denoiser, Preconditioned, Prediction
-from sciffusion.grid import Karras, LogSNR, Times, Uniform
+from sciffusion.grid import FlowTime, Karras, LogSNR, Times, Uniform
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.oracle import Gaussian as GaussianOracle
@@ -464,7 +464,7 @@ def test_samplers_are_frozen_and_their_defaults_shared_by_none() -> None:
     sampler = Sampler(Ancestral())
     with pytest.raises(FrozenInstanceError):
         sampler.steps = 3  # type: ignore[misc]
-    assert sampler == Sampler(Ancestral(), 32, LogSNR())
+    assert sampler == Sampler(Ancestral(), 32, FlowTime())
 
 
 def test_noise_of_a_scaled_space_is_drawn_in_that_scale() -> None:
