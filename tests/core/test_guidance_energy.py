@@ -17,7 +17,7 @@ from sciffusion.samplers import DDIM, Multistep, Sampler
 from sciffusion.schedule import VE, VP, RectifiedFlow, Schedule
 from sciffusion.space import Categorical, Euclidean, StudentT, ZeroCoM
 from sciffusion.state import State, Value
-from tests.core.cases import name, randn
+from tests.core.cases import name, padded, points, randn
 from tests.core.guided import Labelled, network, tensor
 
 MEAN = torch.tensor([0.5, -1.0], dtype=torch.float64)
@@ -120,6 +120,19 @@ class White(Denoiser):
         assert isinstance(self.process, Gaussian)
         inside = self.process.space.project(tensor(x_t), Dense(len(tensor(x_t))))
         return Prediction(self.factor * inside, x_t, t, self.process)
+
+
+class Said(Denoiser):
+    """A denoiser that takes the noised value for the clean one, padding included."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        return Prediction(x_t, x_t, t, self.process)
 
 
 @pytest.mark.parametrize("space", [Euclidean(2.0), ZeroCoM(0.5)], ids=name)
@@ -273,3 +286,39 @@ def test_single_precision_keeps_the_tilt() -> None:
             assert torch.allclose(
                 got.double(), want, rtol=1e-4, atol=1e-4 * float(want.abs().max())
             )
+
+
+def test_a_smoothed_energy_is_the_log_of_a_mean_over_draws_of_the_given_width() -> None:
+    """-log E exp(-a (x + d)) = a x - a^2 var / 2; a constant stays what it is."""
+    process, s, x0 = Gaussian(VP()), 0.8, randn(2, 1)
+    t = torch.tensor(0.4, dtype=torch.float64)
+    alpha, sigma = process.schedule(t)
+    variance = 1 / (s**-2 + alpha**2 / sigma**2)
+    for spread in (0.5, 1.0):
+        smoothing = Smoothing(2000, s, spread)
+        got = smoothing(lambda v: 1.5 * tensor(v)[:, 0], process, x0, t)
+        want = 1.5 * x0[:, 0] - 1.5**2 * spread**2 * variance / 2
+        assert torch.allclose(got, want, atol=0.05)
+        constant = smoothing(lambda v: torch.full((2,), 3.0).double(), process, x0, t)
+        assert torch.allclose(constant, torch.full((2,), 3.0).double())
+
+
+def test_garbage_in_the_padding_does_not_reach_a_property_that_multiplies_by_the_mask() -> None:
+    x, layout = padded(points())
+    mask = layout.mask[..., None].double()
+
+    def energy(v: Value) -> Tensor:
+        assert isinstance(v, State)
+        return ((v["x"] * mask) ** 2).sum((1, 2)).sqrt()
+
+    process = Joint({"x": Gaussian(VP())})
+    denoiser, state = Said(process), State({"x": x}, layout)
+    assert bool(x.isnan().any())
+    t = torch.tensor(0.4, dtype=torch.float64)
+    for guided in (
+        Energy(denoiser, energy),
+        MeanEnergy(denoiser, energy, sigma_data=1.0),
+        Classifier(denoiser, lambda v, t: -energy(v)),
+    ):
+        out = guided(state, t).x0
+        assert isinstance(out, State) and bool(out["x"][layout.mask].isfinite().all())
