@@ -123,12 +123,17 @@ def starting_nodes(clock: Schedule, t: float, s: float | None, order: int) -> tu
 
 
 def starting_rules(nodes: Sequence[Level], end: Level, eta: float = 0.0) -> tuple[Rule, ...]:
-    """The rules of the first step with those nodes: of local order 3 with two evaluations, and 4 with three."""
+    """The rules of the first step with those nodes: of local order 3 with two evaluations, and 4 with three.
+
+    With two, the second goes on from the first one's end, and so keeps the noise that was drawn up to there.
+    """
     t, inner = nodes[0], nodes[-1]
     first = exponential_rule(t, [t], inner, eta)
     last = exponential_rule(t, [inner, t], end, eta)
     if len(nodes) == 2:
-        return first, last
+        rest = exponential_rule(inner, [inner], end, eta)
+        now, old = last.x0
+        return first, Rule(0.0, (now, old - rest.base * first.x0[0]), rest.noise, (rest.base,))
     again = exponential_rule(t, [inner, t], inner, eta)
     now, old = (
         last.x0

@@ -13,7 +13,22 @@ from torch import Tensor
 
 from sciffusion.grid import Grid, Karras, LogSNR, Times, Uniform
 from sciffusion.process import Gaussian
-from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep, Sampler
+from sciffusion.samplers import (
+    BDIA,
+    DDIM,
+    DEIS,
+    ERSDE,
+    LMS,
+    Ancestral,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    Multistep,
+    Sampler,
+    SASolver,
+    Singlestep,
+    UniPC,
+)
 from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule, TrigFlow
 from sciffusion.solver import Level, Solver
 from sciffusion.testing import Knows, check_solver, gaussian_moments, measured_order
@@ -157,7 +172,9 @@ def test_one_step_errs_by_one_order_more_whatever_the_ratio_of_the_steps(
             past.append(level(at))
         (rule,) = Multistep(order).rules([t], past, end)
         values = [x0(p) for p in (t, *past)]
-        x = rule.base * flow(t) + math.fsum(b * v for b, v in zip(rule.x0, values, strict=True))
+        x = float(rule.base) * flow(t) + math.fsum(
+            float(b) * v for b, v in zip(rule.x0, values, strict=True)
+        )
         errors.append(abs(x - flow(end)))
     assert abs(math.log2(errors[0] / errors[1]) - (order + 1)) < 0.1
 
@@ -284,7 +301,7 @@ def test_the_error_falls_with_every_finer_grid(solver: Solver, schedule: Schedul
     """From the prior to the data, the last step included; 256 steps are no special number."""
     variance, errors = 0.6, []
     for steps in (7, 12, 25, 50, 100, 128, 250, 256, 257):
-        moments = gaussian_moments(Sampler(solver, steps), schedule, variance=variance)
+        moments = gaussian_moments(Sampler(solver, steps, LogSNR()), schedule, variance=variance)
         errors.append(abs(moments[1] - variance))
     floor = math.exp(-8) + 2 * schedule.terminal_snr  # what the grid and the schedule cut off
     assert errors[-1] < 0.04
@@ -300,6 +317,27 @@ def test_the_error_falls_with_every_finer_grid(solver: Solver, schedule: Schedul
         (lambda: Heun(-1.0), "churn must not be negative"),
         (lambda: Multistep(4), "order must be 1, 2 or 3"),
         (lambda: Multistep(2, -0.5), "eta must not be negative"),
+        (lambda: Ancestral(-1.0), "sigma_data must not be negative"),
+        (lambda: EulerMaruyama(-1.0), "eta must not be negative"),
+        (lambda: Singlestep(1), "order must be 2 or 3.*order 1 is DDIM"),
+        (lambda: Singlestep(2, eta=-1.0), "eta must not be negative"),
+        (lambda: UniPC(4), "p must be 1, 2 or 3"),
+        (lambda: SASolver(0, 1), "predictor must be 1, 2 or 3"),
+        (lambda: SASolver(1, 4), "corrector 0 .none., 1, 2 or 3"),
+        (lambda: SASolver(2, 2, -0.1), "eta must not be negative"),
+        (lambda: DEIS(5), "order must be 1, 2, 3 or 4"),
+        (lambda: LMS(0), "order must be 1, 2, 3 or 4"),
+        (lambda: ERSDE(4), "order must be 1, 2 or 3"),
+        (lambda: Langevin(0), "corrections must be at least 1.*use DDIM"),
+        (lambda: Langevin(rate=0.0), "rate must be positive"),
+        (lambda: Langevin(eta=2.0), "eta must lie between"),
+        (lambda: BDIA(0.0), "gamma must be positive"),
+        (lambda: BDIA(1.5), "gamma must be positive and at most 1"),
+        (lambda: Sampler(LMS(4), 3), "steps must be at least 4"),
+        (lambda: Sampler(BDIA(), 1), "steps must be at least 2"),
+        (lambda: Sampler(ERSDE(1, lambda rho: -rho), 4)(mixture(), randn(2, 2)), "must not fall"),
+        (lambda: Sampler(DDIM(lambda l: 2.0), 4)(mixture(), randn(2, 2)), "eta must lie between"),
+        (lambda: Sampler(Multistep(1, lambda l: -1.0), 4)(mixture(), randn(2, 2)), "not be negat"),
     ],
 )
 def test_settings_that_make_no_solver_are_refused(make: object, message: str) -> None:
