@@ -23,7 +23,7 @@ from sciffusion.process import Gaussian, Process
 from sciffusion.schedule import Schedule
 from sciffusion.state import Value, layout_of
 
-__all__ = ["Change", "Guidance", "Needs", "Scale", "edit", "refuse", "scale_at"]
+__all__ = ["Change", "Guidance", "Needs", "Scale", "edit", "ratio", "refuse", "scale_at"]
 
 Scale = float | Tensor | Callable[[Tensor], float | Tensor]
 """A guidance scale: a number, one per sample (B,), or a function of the log-SNR of the process's clock.
