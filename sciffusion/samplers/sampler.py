@@ -106,6 +106,21 @@ class Sampler:
                 at, past = s, (*reversed(nodes), *past)[: self.solver.history]
         return out
 
+    def recurrent(self, process: Process, rounds: int) -> Sampler:
+        """This sampler with every step but the last taken ``rounds`` times, noised back to its start in between.
+
+        A guided step then has as many chances to agree with its guidance: the recurrence of universal guidance
+        (Bansal et al., 2023), FreeDoM (Yu et al., 2023) and TFG (Ye et al., 2024). The cost grows as fast. Raises
+        ``ValueError`` for fewer than one round, and for multistep solvers, which have no history in a single step.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {rounds}")
+        if rounds == 1:
+            return self
+        times = self.grid(process.clock, self.steps, self.start, self.stop).tolist()
+        again = (Restart(s, t, 1, rounds - 1) for t, s in pairwise(times) if s > 0)
+        return replace(self, restarts=(*self.restarts, *again))
+
     def plan(self, process: Process, x: Value) -> Plan:
         """Compute every coefficient of a run from ``x``."""
         times = self.grid(process.clock, self.steps, self.start, self.stop)

@@ -207,3 +207,33 @@ def test_wrong_restarts_are_refused() -> None:
     single = Sampler(DDIM(), 1, restarts=(Restart(0.1, 0.4),))
     with pytest.raises(ValueError, match="a run of at least 2 steps"):
         single(mixture(), randn(2, 2))
+
+
+def test_a_recurrent_run_takes_every_step_but_the_last_so_many_times() -> None:
+    process = Gaussian(FLOW)
+    plain = Sampler(DDIM(), 5, Uniform())
+    windows = plain.recurrent(process, 3).windows(process)
+    spans = [(w.nodes[0], w.end) for w in windows]
+    once = [(w.nodes[0], w.end) for w in plain.windows(process)]
+    want = [span for span in once[:-1] for _ in range(3)] + once[-1:]
+    assert len(spans) == len(want)
+    for (t, s), (a, b) in zip(spans, want, strict=True):
+        assert t == pytest.approx(a) and (s == b or s == pytest.approx(b))
+    assert plain.recurrent(process, 1) is plain
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
+        plain.recurrent(process, 0)
+    with pytest.raises(ValueError, match="at least 2 for Multistep"):
+        Sampler(Multistep(2), 5).recurrent(process, 2)
+
+
+def test_a_recurrent_run_ends_on_the_law_of_the_data_as_its_steps_grow() -> None:
+    """Noising back and coming down again keeps every marginal, but for the error of the steps."""
+    process = Gaussian(FLOW)
+    for rounds in (2, 4):
+        errors = []
+        for n in (50, 100, 200):
+            sampler = Sampler(DDIM(1.0), n, Uniform()).recurrent(process, rounds)
+            mean, variance = gaussian_moments(sampler, FLOW, mean=0.7, variance=0.6)
+            assert mean == pytest.approx(0.7, abs=1e-6)
+            errors.append(abs(variance - 0.6))
+        assert errors[0] / errors[1] > 1.7 and errors[1] / errors[2] > 1.7 and errors[2] < 0.03
