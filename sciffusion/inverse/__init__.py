@@ -1,9 +1,12 @@
-"""Inverse problems: conditioning on observations without training, by guidance."""
+"""Inverse problems: conditioning on observations without training, by guidance and replacement."""
 
 from sciffusion.inverse.grids import STFT, Blur, CoarseGrain, Fourier, Subsample
 from sciffusion.inverse.methods import DPS, MMPS, SDA, PiGDM
 from sciffusion.inverse.operators import Each, FieldOperator, Function, Linearised, Mask, Operator
 from sciffusion.inverse.posterior import Method, Posterior, Problem
+from sciffusion.inverse.repaint import RePaint
+from sciffusion.inverse.sdedit import edit
+from sciffusion.inverse.windowed import Windowed
 
 __all__ = [
     "DPS",
@@ -15,6 +18,8 @@ __all__ = [
     "Each",
     "FieldOperator",
     "Fourier",
+    "RePaint",
+    "edit",
     "Function",
     "Linearised",
     "Mask",
@@ -24,4 +29,5 @@ __all__ = [
     "Posterior",
     "Problem",
     "Subsample",
+    "Windowed",
 ]
