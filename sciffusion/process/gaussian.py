@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -239,12 +239,13 @@ class Gaussian(FieldProcess):
         if isinstance(rule.base, Tensor):
             return self._apply_each(rule, base, values, x0, layout, noise)
         out = base * rule.base
-        for b, x in zip(cast("tuple[float, ...]", rule.x0), x0, strict=False):
-            out = out.add_(x, alpha=b)
-        for c, x in zip(cast("tuple[float, ...]", rule.values), values, strict=False):
-            out = out.add_(x, alpha=c)
+        for b, x in zip(rule.x0, x0, strict=False):
+            out = out.add_(x, alpha=b)  # type: ignore[arg-type]  # plain numbers, as the base's is
+        if rule.values:
+            for c, x in zip(rule.values, values, strict=False):
+                out = out.add_(x, alpha=c)  # type: ignore[arg-type]
         if rule.noise:
-            out = out.add_(self.space.prior(out, layout, noise), alpha=cast("float", rule.noise))
+            out = out.add_(self.space.prior(out, layout, noise), alpha=rule.noise)  # type: ignore[arg-type]
         return out
 
     def _apply_each(

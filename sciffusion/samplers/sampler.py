@@ -16,11 +16,12 @@ from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Prediction
 from sciffusion.grid import FlowTime, Grid
+from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.process import Process
 from sciffusion.samplers.restart import Restart, legs
 from sciffusion.solver import Rule, Solver, Window
-from sciffusion.state import Value, batch_of, layout_of
+from sciffusion.state import State, Value, batch_of, layout_of
 
 __all__ = ["Carry", "Plan", "Sampler", "Solution"]
 
@@ -183,7 +184,7 @@ class Sampler:
             drawn = noise.between(t, later[0]) if noise.brownian else noise
             current = self.advance(process, moves, stage, base, known, drawn)
         keep = max(1, self.solver.history)
-        return replace(carry, x=current, done=i + 1, history=known[:keep])
+        return Carry(current, i + 1, known[:keep], plan)
 
     @staticmethod
     def advance(
@@ -195,6 +196,10 @@ class Sampler:
         noise: Noise,
     ) -> Value:
         """Carry out one stage of a step: the fields' ``moves``, with the evaluations ``known``, latest first."""
+        if type(base) is not State:  # the same, without the dictionaries of fields
+            seen, said = zip(*known, strict=True)
+            layout = Dense(base.shape[0])
+            return process.field(None).advance(moves[0], stage, base, seen, said, layout, noise)
         values = [process.fields(x) for x, _ in known]
         preds = [process.fields(x0) for _, x0 in known]
         out = {}
