@@ -3,13 +3,21 @@
 from sciffusion.space.base import GaussianSpace, LinearSpace, Space
 from sciffusion.space.categorical import Categorical
 from sciffusion.space.euclidean import BySize, Euclidean, ZeroCoM
+from sciffusion.space.manifold import Manifold
+from sciffusion.space.so3 import SO3
+from sciffusion.space.sphere import Sphere
+from sciffusion.space.torus import Torus
 
 __all__ = [
+    "SO3",
     "BySize",
     "Categorical",
     "Euclidean",
     "GaussianSpace",
     "LinearSpace",
+    "Manifold",
     "Space",
+    "Sphere",
+    "Torus",
     "ZeroCoM",
 ]

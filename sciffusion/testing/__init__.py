@@ -12,6 +12,7 @@ No check draws from a global generator, compares with stored numbers, or leaves 
 
 from sciffusion.testing.denoisers import Knows, check_denoiser, check_guidance
 from sciffusion.testing.layouts import check_layout, split, spoil
+from sciffusion.testing.manifolds import check_geometry
 from sciffusion.testing.processes import check_process
 from sciffusion.testing.schedules import check_grid, check_schedule
 from sciffusion.testing.solvers import check_solver, gaussian_moments, measured_order
@@ -20,6 +21,7 @@ from sciffusion.testing.spaces import check_space
 __all__ = [
     "Knows",
     "check_denoiser",
+    "check_geometry",
     "check_grid",
     "check_guidance",
     "check_layout",
