@@ -2,22 +2,22 @@
 
 from sciffusion.space.base import GaussianSpace, LinearSpace, Space
 from sciffusion.space.categorical import Categorical
+from sciffusion.space.chain import Chain
+from sciffusion.space.coloured import Coloured
 from sciffusion.space.euclidean import BySize, Euclidean, ZeroCoM
-from sciffusion.space.manifold import Manifold
-from sciffusion.space.so3 import SO3
-from sciffusion.space.sphere import Sphere
-from sciffusion.space.torus import Torus
+from sciffusion.space.spherical import SphereField
+from sciffusion.space.student import StudentT
 
 __all__ = [
-    "SO3",
     "BySize",
     "Categorical",
+    "Chain",
+    "Coloured",
     "Euclidean",
     "GaussianSpace",
     "LinearSpace",
-    "Manifold",
     "Space",
-    "Sphere",
-    "Torus",
+    "SphereField",
+    "StudentT",
     "ZeroCoM",
 ]
