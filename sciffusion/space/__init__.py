@@ -5,10 +5,15 @@ from sciffusion.space.categorical import Categorical
 from sciffusion.space.chain import Chain
 from sciffusion.space.coloured import Coloured
 from sciffusion.space.euclidean import BySize, Euclidean, ZeroCoM
+from sciffusion.space.manifold import Manifold
+from sciffusion.space.so3 import SO3
+from sciffusion.space.sphere import Sphere
 from sciffusion.space.spherical import SphereField
 from sciffusion.space.student import StudentT
+from sciffusion.space.torus import Torus
 
 __all__ = [
+    "SO3",
     "BySize",
     "Categorical",
     "Chain",
@@ -16,8 +21,11 @@ __all__ = [
     "Euclidean",
     "GaussianSpace",
     "LinearSpace",
+    "Manifold",
     "Space",
+    "Sphere",
     "SphereField",
     "StudentT",
+    "Torus",
     "ZeroCoM",
 ]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
-from sciffusion.space import GaussianSpace, LinearSpace, Space
+from sciffusion.space import GaussianSpace, LinearSpace, Manifold, Space
 from sciffusion.testing.claims import claim, claim_equal
 from sciffusion.testing.layouts import _split, spoil_field
+from sciffusion.testing.manifolds import check_geometry
 
 __all__ = ["check_space"]
 
@@ -31,7 +32,8 @@ def check_space(space: Space, like: Tensor, layout: Layout) -> None:
             errors). For samples of at most 300 numbers the covariance is written out: it must be symmetric, of rank
             ``dof``, with ``noise_scale`` for its diagonal up to what the projection takes. For a Gaussian space it must
             be that of the draws (chance of a false alarm 1e-8), give ``log_prior`` with its normaliser; and the
-            gradient of ``log_prior`` must be minus ``precision``.
+            gradient of ``log_prior`` must be minus ``precision``. For a manifold also unless
+            :func:`~sciffusion.testing.check_geometry` passes between two draws.
     """
     seeds = list(range(layout.batch))
     x = space.prior(like, layout, Noise(seeds))
@@ -54,6 +56,8 @@ def check_space(space: Space, like: Tensor, layout: Layout) -> None:
     claim(
         log_p.shape == (layout.batch,) and bool(log_p.isfinite().all()), "log_prior is (B,), finite"
     )
+    if isinstance(space, Manifold):
+        check_geometry(space, x, other, layout)
     if not isinstance(space, LinearSpace):
         return
 
