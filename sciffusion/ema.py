@@ -72,7 +72,8 @@ class Power(Profile):
     :math:`\beta_n = (1 - 1/n)^{\gamma + 1}`, so that :math:`\bar\theta_n \propto \sum_k k^\gamma
     \theta_k` for large n; ``sigma_rel`` is the standard deviation of that weight, divided by n, and
     :math:`\gamma` follows from :math:`\sigma_{rel}^{-2} = (\gamma+2)^2 (\gamma+3) / (\gamma+1)`.
-    The initial weights drop out at the first update. (Karras et al. 2024, arXiv 2312.02696.)
+    The initial weights drop out at the first update. (Karras et al. 2024, arXiv 2312.02696.) Stored
+    averages of this kind can be combined to others: :mod:`sciffusion.posthoc`.
     """
 
     kind: Literal["power"] = "power"
@@ -157,6 +158,11 @@ class EMA:
         _same_names(targets, self.state_dict())
         for name, value in self.state_dict().items():
             _local(targets[name].detach()).copy_(_local(value))
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """The names of the buffers, which are copies of the model's own and no averages."""
+        return frozenset(self._buffers)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged parameters and the buffers by the model's own names (not copied)."""

@@ -4,10 +4,11 @@ A domain implements :class:`Task`; :func:`train` does the rest.
 """
 
 from .checkpoint import Checkpoints
-from .config import AdamW, Muon, TrainConfig
+from .config import AdamW, Muon, PostHoc, TrainConfig
 from .export import export, load_weights
 from .loop import Diverged, train
 from .order import Order, Shuffled
+from .snapshots import Snapshots
 from .state import TrainState
 from .task import StepLoss, Task
 
@@ -17,7 +18,9 @@ __all__ = [
     "Diverged",
     "Muon",
     "Order",
+    "PostHoc",
     "Shuffled",
+    "Snapshots",
     "StepLoss",
     "Task",
     "TrainConfig",

@@ -106,8 +106,7 @@ class Checkpoints:
         if record["format"] != FORMAT:
             raise ValueError(f"{path} has format {record['format']}, this version reads {FORMAT}")
         same_settings(read_yaml(path / "config.yaml"), self.settings, path)
-        names = [n for n in ("model", "ema", "optimizer") if (path / f"{n}.safetensors").exists()]
-        state.load({n: load_file(path / f"{n}.safetensors") for n in names}, step)
+        state.load({p.stem: load_file(p) for p in path.glob("*.safetensors")}, step)
         state.logged = list(record["logged"])
         return True
 

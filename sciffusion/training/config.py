@@ -49,6 +49,27 @@ class Muon:
 
 @final
 @dataclass(frozen=True)
+class PostHoc:
+    """Averages of these widths beside ``ema``, stored every so many steps and at the end.
+
+    They lie in ``DIR/snapshots``; :func:`sciffusion.posthoc.posthoc` makes an average of any other width of
+    them. Each costs the memory of one copy of the weights. (Karras et al. 2024, arXiv 2312.02696.)
+    """
+
+    sigma_rels: tuple[float, ...] = (0.05, 0.1)
+    every: int = 1_000
+
+    def __post_init__(self) -> None:
+        if not self.sigma_rels or len(set(self.sigma_rels)) < len(self.sigma_rels):
+            raise ValueError(f"sigma_rels must be one or more widths, got {self.sigma_rels}")
+        for sigma_rel in self.sigma_rels:
+            Power(sigma_rel=sigma_rel)
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+
+
+@final
+@dataclass(frozen=True)
 class TrainConfig:
     """How to train: length, optimizer, precision, processes, records.
 
@@ -70,6 +91,7 @@ class TrainConfig:
     accumulate: int = _free(1)
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: Constant | WarmUp | Power | None = WarmUp()
+    posthoc: PostHoc | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = _free("auto")
     parallel: Literal["auto", "none", "ddp", "fsdp"] = _free("auto")

@@ -21,6 +21,7 @@ from .logs import Log
 from .meter import Meter
 from .optim import learning_rate
 from .order import Order
+from .snapshots import Snapshots
 from .state import TrainState
 from .stop import Stop
 from .task import Task
@@ -53,6 +54,7 @@ def train(
             raise ValueError(
                 f"{directory} already holds a run: pass resume=True or another directory"
             )
+        snapshots = Snapshots(directory / "snapshots")
         state = TrainState.start(task, config, world)
         continued = checkpoints.resume(state, world)
         meter = Meter(world, state.logged)
@@ -75,6 +77,12 @@ def train(
                     log.record(row | {"seconds": round(time.monotonic() - started, 3)})
                 if config.validate_every and state.step % config.validate_every == 0:
                     log.record({"step": state.step} | validate(task, state, config), "validation")
+                if config.posthoc and (
+                    state.step % config.posthoc.every == 0 or state.step == config.steps
+                ):
+                    check(meter, directory)
+                    for ema in state.tracked.values():
+                        snapshots.save(ema, write=world.rank == 0)
                 late = 0 < config.checkpoint_seconds <= time.monotonic() - saved
                 wish = world.max(2 if stop.reason else 1 if late and world.rank == 0 else 0)
                 if wish == 2:
@@ -123,8 +131,7 @@ def advance(
     limit = math.inf if config.grad_clip is None else config.grad_clip
     norm = torch.nn.utils.clip_grad_norm_(state.optimizer.parameters, limit)
     state.optimizer.step(learning_rate(state.step, config))
-    if state.ema is not None:
-        state.ema.update(model)
+    state.average()
     state.step += 1
     meter.end_step(norm, state.step)
     return len(indices)

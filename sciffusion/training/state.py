@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from sciffusion.ema import EMA
+from sciffusion.ema import EMA, Power
 
 from .config import TrainConfig
 from .distributed import World, like, whole
@@ -22,12 +22,14 @@ from .task import Task
 class TrainState:
     """The model in training, its average, the optimizer and the number of steps done.
 
+    ``tracked`` holds further averages by the names of their files, for :mod:`sciffusion.posthoc`.
     ``stopped`` says why training ended before ``steps``; it is empty otherwise.
     """
 
     model: nn.Module
     optimizer: Optimizer
     ema: EMA | None
+    tracked: dict[str, EMA] = field(default_factory=dict)
     step: int = 0
     logged: list[float] = field(default_factory=list)
     stopped: str = ""
@@ -39,16 +41,27 @@ class TrainState:
         model = task.model().to(world.device).train()
         world.prepare(model)
         ema = EMA(model, config.ema) if config.ema is not None else None
+        widths = config.posthoc.sigma_rels if config.posthoc is not None else ()
+        tracked = {f"ema-{s:g}": EMA(model, Power(sigma_rel=s)) for s in widths}
         optimizer = Optimizer(model, config.optimizer)
         if config.compile:
             model.compile()
-        return cls(model, optimizer, ema)
+        return cls(model, optimizer, ema, tracked)
+
+    def average(self) -> None:
+        """Take the present weights into all averages."""
+        for ema in self._averages().values():
+            ema.update(self.model)
+
+    def _averages(self) -> dict[str, EMA]:
+        """All averages by the names of their files in a checkpoint."""
+        return ({"ema": self.ema} if self.ema is not None else {}) | self.tracked
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Gather all tensors on the CPU, by the file that holds them (a call for all processes)."""
         files = {"model": {n: whole(t) for n, t in self.model.state_dict().items()}}
-        if self.ema is not None:
-            files["ema"] = {n: whole(t) for n, t in self.ema.state_dict().items()}
+        for file, ema in self._averages().items():
+            files[file] = {n: whole(t) for n, t in ema.state_dict().items()}
         return files | {"optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
@@ -62,12 +75,10 @@ class TrainState:
         check_tensors(files["model"], targets, "model")
         for name, target in targets.items():
             target.copy_(like(files["model"][name], target))
-        if self.ema is not None:
-            averages = self.ema.state_dict()
-            check_tensors(files["ema"], averages, "ema")
-            self.ema.load_state_dict(
-                {n: like(files["ema"][n], t) for n, t in averages.items()}, step
-            )
+        for file, ema in self._averages().items():
+            averages = ema.state_dict()
+            check_tensors(files[file], averages, file)
+            ema.load_state_dict({n: like(files[file][n], t) for n, t in averages.items()}, step)
         self.optimizer.load_state_dict(files["optimizer"])
         self.step = step
 
