@@ -98,9 +98,8 @@ def evaluate(
         leaves[name] = x
         if name not in moving:
             continue
-        clean = layout_of(x_t, name).clean(x)
         linked = outer and x.requires_grad
-        leaves[name] = clean if linked else clean.detach().clone().requires_grad_()
+        leaves[name] = x if linked else x.detach().clone().requires_grad_()
         limit = moving[name].schedule.time(math.log(torch.finfo(x.dtype).eps))
         t = torch.minimum(t, limit.to(t))
     with torch.enable_grad():

@@ -101,7 +101,6 @@ class Posterior(Denoiser):
             y = take(y, torch.zeros(batch, dtype=torch.long))
         check_alike(y, operator.value, "y")
         residual = fieldwise(lambda a, b: a.to(b) - b, y, operator.value)
-        residual = self.operator.valid(residual)
         problem = Problem(local, operator, residual, variance(residual, self.noise_std))
         g = local.gradient(operator.transpose(self.method.weigh(problem)))
         at, x0 = local.prediction.x_t, local.prediction.x0

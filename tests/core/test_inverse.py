@@ -412,6 +412,9 @@ def test_gradients_lead_out_only_where_the_caller_wants_them(method: Method) -> 
 
     assert torch.autograd.gradcheck(objective, (x,), atol=1e-5, rtol=1e-4)
     torch.autograd.grad(objective(x), list(net.parameters()), allow_unused=True)
+    curved = Function(lambda v: tensor(v)[:, :2] ** 2 + tensor(v)[:, 1:])
+    posterior = Posterior(denoiser, curved, randn(2, 2), 0.1, method)
+    assert torch.autograd.gradcheck(objective, (x,), atol=1e-5, rtol=1e-4)
 
 
 def test_jump_fields_pass_through() -> None:

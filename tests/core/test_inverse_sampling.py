@@ -44,6 +44,21 @@ def pair(rho: float) -> GaussianOracle:
     return GaussianOracle(torch.zeros(2, dtype=torch.float64), cov, Gaussian(FLOW))
 
 
+class Recorder(Denoiser):
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__()
+        self.inner, self.process = inner, inner.process
+        self.seen: list[tuple[Value, Tensor]] = []
+        self.shown: list[Value | None] = []
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        self.seen.append((x_t, t))
+        self.shown.append(previous)
+        return self.inner(x_t, t)
+
+
 def test_repaint_is_less_biased_than_replacement() -> None:
     """Of the second number given that the first is 1.5: exactly N(1.2, 0.36)."""
     known, mask = torch.full((3000, 2), 1.5, dtype=torch.float64), torch.tensor([[True, False]])
@@ -63,6 +78,18 @@ def test_longer_jumps_go_back_and_forth_as_often() -> None:
     sampler = RePaint(Sampler(DDIM(1.0), 10), known, torch.tensor([[True, False]]), 3, jump=4)
     solution = sampler(pair(0.5), randn(4, 2))
     assert solution.nfe == 30 and torch.equal(tensor(solution.x)[:, 0], known[:, 0])
+
+
+def test_going_back_forgets_what_was_predicted_since() -> None:
+    recorder = Recorder(pair(0.5))
+    known = torch.zeros(4, 2, dtype=torch.float64)
+    sampler = Sampler(Multistep(2, eta=1.0), 6)
+    RePaint(sampler, known, torch.tensor([[True, False]]), 3, jump=2)(recorder, randn(4, 2))
+    times, shown = [float(t) for _, t in recorder.seen], recorder.shown
+    for block in (0, 6, 12):  # three rounds of two steps
+        assert times[block : block + 2] * 3 == times[block : block + 6]
+        assert shown[block] is shown[block + 2] is shown[block + 4]
+        assert shown[block + 1] is not shown[block + 3]
 
 
 class Separate(Denoiser):
@@ -156,19 +183,6 @@ def test_wrong_repaints_are_refused() -> None:
         RePaint(Sampler(DDIM(), 3), known / 0, mask)(pair(0.5), known)
     with pytest.raises(ValueError, match="mask names"):
         RePaint(Sampler(DDIM(), 3), known, {"z": mask})(pair(0.5), known)
-
-
-class Recorder(Denoiser):
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__()
-        self.inner, self.process = inner, inner.process
-        self.seen: list[tuple[Value, Tensor]] = []
-
-    def forward(
-        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
-    ) -> Prediction:
-        self.seen.append((x_t, t))
-        return self.inner(x_t, t)
 
 
 def test_an_edit_goes_from_the_input_to_an_unconditional_sample() -> None:
