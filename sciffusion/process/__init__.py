@@ -2,6 +2,7 @@
 
 from sciffusion.process.base import FieldProcess, Noised, Process
 from sciffusion.process.gaussian import Gaussian, Target
+from sciffusion.process.geodesic import Geodesic
 from sciffusion.process.joint import Joint
 from sciffusion.process.jump import Jump
 from sciffusion.process.jump_steps import Confident, Exact, JumpStep, TauLeap
@@ -9,6 +10,7 @@ from sciffusion.process.jump_steps import Confident, Exact, JumpStep, TauLeap
 __all__ = [
     "FieldProcess",
     "Gaussian",
+    "Geodesic",
     "Joint",
     "Jump",
     "Noised",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sciffusion.noise import Noise
-from sciffusion.process import Gaussian, Process, Target
+from sciffusion.process import Gaussian, Geodesic, Process, Target
 from sciffusion.samplers import DDIM, Sampler
+from sciffusion.space import Manifold
 from sciffusion.state import State, Value, batch_of, layout_of
 from sciffusion.testing.claims import claim, claim_equal
 from sciffusion.testing.denoisers import Knows
@@ -30,7 +31,12 @@ def _check_alike(process: Process, got: Value, like: Value, law: str) -> None:
 
 def _check_same(process: Process, got: Value, want: Value, law: str, tol: float = 0.0) -> None:
     for name, value in process.fields(got).items():
-        claim_equal(value, process.fields(want)[name], f"{law} (field {name})", tol=tol)
+        there, space = process.fields(want)[name], process.field(name).space
+        if isinstance(
+            space, Manifold
+        ):  # a point may have two names, as 0 and the period of a circle
+            there, value = torch.zeros_like(value), space.log(there, value)
+        claim_equal(value, there, f"{law} (field {name})", tol=tol)
 
 
 def _check_targets(process: Gaussian, name: str | None, x0: Value, seed: int) -> None:
@@ -58,6 +64,36 @@ def _check_targets(process: Gaussian, name: str | None, x0: Value, seed: int) ->
                 claim_equal(layout.clean(got), layout.clean(truth[dst]), law, tol=1e-8)
 
 
+def _check_geodesic(process: Geodesic, name: str | None, x0: Value, seed: int) -> None:
+    """The noised point divides the geodesic to the prior, and moves with the velocity that is told."""
+    layout, space = layout_of(x0, name), process.space
+    clean = space.project(process.fields(x0)[name].double(), layout)
+    e = process.noise_field(clean, layout, Noise(seed))
+    whole = layout.clean(space.dist2(clean, e)).sqrt()
+    per_element = torch.linspace(0.2, 0.8, whole.numel(), dtype=torch.float64).reshape(whole.shape)
+
+    def at(t: Tensor) -> Tensor:
+        return process.perturb_field(clean, t, layout, Noise(seed), e)[0]
+
+    per_sample = torch.linspace(0.1, 0.9, layout.batch, dtype=torch.float64)
+    for t in (torch.tensor(0.3).double(), per_sample, per_element):
+        law, x_t = f"at t of shape {tuple(t.shape)}", at(t)
+        kappa = layout.expand(process.schedule.sigma(t), whole)
+        for end, part in ((clean, kappa), (e, 1 - kappa)):
+            distance = layout.clean(space.dist2(x_t, end)).sqrt()
+            claim_equal(distance, part * whole, f"x_t divides the geodesic {law}", tol=1e-9)
+        flow = process.express(clean, x_t, t, layout, "flow")
+        h = 1e-4
+        ahead, back = (space.log(x_t, at(t + s * h)) for s in (1, -1))
+        moved = layout.clean(ahead - back) / (2 * h)
+        claim_equal(flow, moved, f"flow is the velocity of x_t {law}", tol=1e-5)
+        for target in ("flow", "x0"):
+            said = process.express(clean, x_t, t, layout, target)
+            read = process.read(said, x_t, t, layout, target)
+            gap = layout.clean(space.dist2(read, clean)).sqrt()
+            claim_equal(gap, torch.zeros_like(gap), f"{target} -> x0 {law}", tol=1e-9)
+
+
 def check_process(process: Process, x0: Value) -> None:
     """Check a process on a batch of at least two clean samples.
 
@@ -65,7 +101,8 @@ def check_process(process: Process, x0: Value) -> None:
         AssertionError: unless noising keeps the kind, shapes and dtypes of every field, depends on its seeds alone and
             on no other sample or padding, and treats one time for all like the same time for each; the prior and the
             clean data lie in the spaces; Gaussian fields are alpha x0 + sigma e and their 25 conversions agree with it
-            (float64, times per batch, sample and element); and a run from the prior with a denoiser that knows
+            (float64, times per batch, sample and element); geodesic fields divide the shortest way to the prior and
+            move along it with the velocity that they tell; and a run from the prior with a denoiser that knows
             the data returns the data.
     """
     process.check(x0)
@@ -101,6 +138,8 @@ def check_process(process: Process, x0: Value) -> None:
     _check_alike(process, prior, x0, "prior")
     for name, value in process.fields(noised.x0).items():
         field, layout = process.field(name), layout_of(x0, name)
+        if isinstance(field, Geodesic):
+            _check_geodesic(field, name, noised.x0, seed=5)
         if not isinstance(field, Gaussian):
             continue
         e, x_t = process.fields(noised.eps)[name], process.fields(noised.x_t)[name]
