@@ -144,7 +144,7 @@ def test_both_together_come_near_the_best_of_all_and_nearer_from_more_starts() -
         assert all(g >= b - 1e-9 for g, b in zip(got, best, strict=True))
         hits[starts] = sum(g < b + 1e-6 for g, b in zip(got, best, strict=True))
         excess[starts] = sum(got) / sum(best)
-    assert hits[24] > hits[1] and hits[24] >= 0.8 * n
+    assert hits[24] > hits[1] and hits[24] >= 0.95 * n
     assert excess[24] < excess[1] < 2 and excess[24] < 1.1
 
 
@@ -167,19 +167,21 @@ def test_the_points_of_all_fields_move_together_and_every_draw_is_used_once(
         assert records[:, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("coupling", PAIRED, ids=str)
-def test_trading_aligned_noise_is_the_best_of_all_assignments(coupling: Align) -> None:
-    samples, single = points((4,) * 4), Align("pos", coupling.rotate, coupling.permute)
+def test_trading_aligned_noise_is_the_best_of_all_assignments(coupling: Align, seed: int) -> None:
+    n, single = 6, Align("pos", coupling.rotate, coupling.permute)
+    samples = [randn(5, 3, seed=10 * seed + i) for i in range(n)]  # three would be flat
     x0 = state(*dense(samples))
-    eps, moved = aligned(coupling, x0)
-    costs = np.zeros((4, 4))
-    for shift in range(4):
-        order = torch.arange(4).roll(shift)
+    eps, moved = aligned(coupling, x0, seed=100 * seed)
+    costs = np.zeros((n, n))
+    for shift in range(n):
+        order = torch.arange(n).roll(shift)
         other = single(x0, eps.map(lambda v, o=order: v[o]), None, PROCESS)
         assert isinstance(other, State)
         for i, j in enumerate(order.tolist()):
             costs[i, j] = cost(samples[i], other["pos"][i])
-    best = min(sum(costs[i, j] for i, j in enumerate(p)) for p in permutations(range(4)))
+    best = min(sum(costs[i, j] for i, j in enumerate(p)) for p in permutations(range(n)))
     got = sum(cost(s, m) for s, m in zip(samples, moved["pos"], strict=True))
     assert got == pytest.approx(best, rel=1e-10)
 
