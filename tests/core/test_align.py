@@ -128,6 +128,16 @@ def test_a_permutation_alone_is_the_best_of_all() -> None:
         assert cost(s, m) == pytest.approx(min(cost(s, e[p]) for p in orders(len(s))), rel=1e-12)
 
 
+def test_what_both_together_end_at_neither_alone_can_better() -> None:
+    samples = [randn(5, 3, seed=i) for i in range(60)]
+    x0 = state(*dense(samples))
+    _, moved = aligned(WAYS[2], x0)
+    for alone in WAYS[:2]:
+        again = alone(x0, moved, None, PROCESS)
+        assert isinstance(again, State)
+        assert torch.allclose(again["pos"], moved["pos"], rtol=0, atol=1e-9)
+
+
 def test_both_together_come_near_the_best_of_all_and_nearer_from_more_starts() -> None:
     """Turns end in local minima: the joint optimum, over all orders, bounds them from below."""
     n, hits, excess = 40, {}, {}
