@@ -173,6 +173,11 @@ def name(case: object) -> str:
     return str(case).replace("sciffusion.", "")
 
 
+def kind(case: object) -> str:
+    """A short test id for what has no short text: its class, or the value itself."""
+    return str(case) if isinstance(case, tuple) else type(case).__name__
+
+
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

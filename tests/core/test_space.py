@@ -8,29 +8,86 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.layout import Dense
-from sciffusion.noise import Noise
-from sciffusion.space import Categorical, Euclidean, Space, ZeroCoM
+from sciffusion.denoiser import Preconditioned
+from sciffusion.layout import Dense, Masked
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.process import Gaussian
+from sciffusion.schedule import RectifiedFlow
+from sciffusion.space import (
+    BySize,
+    Categorical,
+    Chain,
+    Euclidean,
+    GaussianSpace,
+    LinearSpace,
+    StudentT,
+    ZeroCoM,
+)
 from sciffusion.testing import check_space
-from tests.core.cases import in_every_layout, name, packed, padded, points, randn
+from tests.core.cases import (
+    SPACES,
+    dense,
+    in_every_layout,
+    kind,
+    name,
+    packed,
+    padded,
+    points,
+    randn,
+)
 
-SPACES: list[Space] = [
-    Euclidean(),
-    Euclidean(0.3),
-    Euclidean(torch.tensor([0.5, 1.0, 2.0])),
-    ZeroCoM(),
-    ZeroCoM(2.0),
-]
+EACH = pytest.mark.parametrize(("space", "features"), SPACES, ids=kind)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=name)
-def test_gaussian_spaces_keep_their_contract_in_every_layout(space: Space) -> None:
-    for field, layout, _ in in_every_layout():
+@EACH
+def test_linear_spaces_keep_their_contract_in_every_layout(
+    space: LinearSpace, features: tuple[int, ...]
+) -> None:
+    for field, layout, _ in in_every_layout(features):
         check_space(space, field, layout)
 
 
+@EACH
+def test_single_precision_is_kept_and_costs_no_more_than_its_digits(
+    space: LinearSpace, features: tuple[int, ...]
+) -> None:
+    for field, layout, samples in in_every_layout(features, torch.float32):
+        seeds = sample_seeds(1, len(samples))
+        e = space.prior(field, layout, Noise(seeds))
+        for operation in (space.covariance, space.precision, space.project, space.log_prior):
+            got, want = operation(e, layout), operation(e.double(), layout)
+            assert got.dtype == torch.float32 and want.dtype == torch.float64
+            if got.ndim > 1:
+                got, want = layout.clean(got), layout.clean(want)
+            assert float((got - want).abs().max()) < 2e-5 * (1 + float(want.abs().max()))
+        p = space.precision(e, layout)
+        assert torch.allclose(space.covariance(p, layout), e, rtol=0, atol=2e-4)
+
+
+@EACH
+def test_a_batch_is_its_samples_one_by_one_in_any_layout(
+    space: LinearSpace, features: tuple[int, ...]
+) -> None:
+    samples, seeds = points((4, 1, 3), features), [5, 3, 8]
+    alone = [
+        space.prior(x[None], Dense(1), Noise([s])) for x, s in zip(samples, seeds, strict=True)
+    ]
+    for field, layout in (padded(samples), packed(samples)):
+        prior = space.prior(field, layout, Noise(seeds))
+        together = layout.assemble([x[0] for x in alone], field)
+        assert torch.allclose(prior, together, rtol=0, atol=1e-13)
+        for operation in (space.covariance, space.precision):
+            got = layout.clean(operation(together, layout))
+            want = layout.assemble([operation(x, Dense(1))[0] for x in alone], field)
+            assert torch.allclose(got, want, rtol=1e-11, atol=1e-12)
+        numbers = [space.log_prior, space.norm2]
+        for number in numbers:
+            each = torch.cat([number(x, Dense(1)) for x in alone])
+            assert torch.allclose(number(together, layout), each, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("space", [Categorical(3), Categorical(5, absorbing=True)], ids=name)
-def test_categorical_spaces_keep_their_contract_in_every_layout(space: Space) -> None:
+def test_categorical_spaces_keep_their_contract_in_every_layout(space: Categorical) -> None:
     for field, layout, _ in in_every_layout(()):
         check_space(space, torch.zeros_like(field, dtype=torch.long), layout)
 
@@ -127,3 +184,139 @@ def test_bad_scales_classes_and_class_fields_are_refused() -> None:
     for bad in (-1, 3):
         with pytest.raises(ValueError, match=r"holds 0\.\.2, got values"):
             Categorical(3).check(torch.tensor([0, bad]))
+
+
+def test_a_scale_by_size_is_that_scale_for_each_sample() -> None:
+    scale = BySize(2.0, -1 / 3)
+    for make in (Euclidean, ZeroCoM):
+        for field, layout, samples in in_every_layout():
+            got, x = make(scale), make(1.0).project(field, layout)
+            draw = layout.clean(got.prior(field, layout, Noise(4)))
+            for i, s in enumerate(samples):
+                fixed = make(2.0 * len(s) ** (-1 / 3))
+                for law in ("log_prior", "norm2"):
+                    a, b = (getattr(space, law)(x, layout)[i] for space in (got, fixed))
+                    assert float(a) == pytest.approx(float(b), rel=1e-12, abs=1e-12)
+                owner = layout.expand(torch.arange(len(samples)), field).expand(field.shape) == i
+                other = layout.clean(fixed.prior(field, layout, Noise(4)))
+                assert torch.allclose(draw[owner], other[owner], rtol=1e-12)
+
+
+class _Sees(torch.nn.Module):
+    """A network that keeps what it is given."""
+
+    def forward(self, x: Tensor, *rest: object) -> Tensor:
+        self.seen = x
+        return torch.zeros_like(x)
+
+
+@EACH
+def test_a_network_sees_unit_variance_whatever_the_noise(
+    space: LinearSpace, features: tuple[int, ...]
+) -> None:
+    """At t = 1 nothing but noise is left; a projection may only take some of it away."""
+    net, n = _Sees(), 4000
+    process = Gaussian(RectifiedFlow(), space)
+    denoiser = Preconditioned(net, process, sigma_data=0.5)
+    like = torch.zeros(n, 3, *features, dtype=torch.float64)
+    for t in (torch.tensor(1.0), torch.ones(n)):
+        denoiser(space.prior(like, Dense(n), Noise(0)), t)
+        kept = int(space.dof(like, Dense(n))[0]) / like[0].numel()
+        variance = float(net.seen.square().mean())
+        assert kept - 0.1 < variance < 1.1
+        assert net.seen.dtype == torch.float64
+
+
+def laplacian(n: int) -> Tensor:
+    """Of the path graph."""
+    bonds = torch.eye(n, dtype=torch.float64).diff(dim=0)
+    return bonds.T @ bonds
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_a_chain_is_the_harmonic_energy_of_its_bonds(n: int) -> None:
+    space, x = Chain(0.5), randn(1, n, 2)
+    energy = x.diff(dim=1).square().sum() / (2 * 0.25)
+    assert float(space.norm2(x, Dense(1))) / 2 == pytest.approx(float(energy), abs=1e-12)
+    units = torch.eye(n, dtype=torch.float64)[..., None]
+    got = space.precision(units, Dense(n))[..., 0]
+    assert torch.allclose(got, laplacian(n) / 0.25, rtol=0, atol=1e-13)
+    want = torch.linalg.pinv(laplacian(n)) * 0.25
+    assert torch.allclose(space.covariance(units, Dense(n))[..., 0], want, rtol=0, atol=1e-12)
+    # the modes of the chain: cosines, with the eigenvalues 4 sin^2(pi k / 2N)
+    for k in range(1, n):
+        mode = torch.cos(math.pi * k * (torch.arange(n).double() + 0.5) / n)[None, :, None]
+        stiffness = 4 * math.sin(math.pi * k / (2 * n)) ** 2 / 0.25
+        assert torch.allclose(space.precision(mode, Dense(1)), stiffness * mode, rtol=0, atol=1e-12)
+
+
+def test_the_bonds_of_a_chain_are_independent_normals() -> None:
+    x = Chain(0.7).prior(torch.zeros(20_000, 5, 1), Dense(20_000), Noise(0))
+    assert float(x.mean(1).abs().max()) < 1e-6
+    bonds = x.diff(dim=1)[..., 0]
+    moments = bonds.T @ bonds / len(bonds)
+    assert torch.allclose(moments, 0.49 * torch.eye(4), rtol=0, atol=5 * 0.49 * (2 / 20_000) ** 0.5)
+
+
+def test_a_chain_runs_over_the_gaps_of_its_mask() -> None:
+    mask = torch.tensor(
+        [[False, True, True, False, True, True], [True, False, False, True, True, True]]
+    )
+    layout, whole = Masked(mask), torch.full((2, 6, 3), math.nan, dtype=torch.float64)
+    samples = [randn(4, 3), randn(4, 3, seed=1)]
+    whole[mask] = torch.cat(samples)
+    x, rows = dense(samples)
+    space = Chain(1.3)
+    for operation in (space.covariance, space.precision, space.project):
+        want = operation(x, rows).flatten(0, 1)
+        assert torch.allclose(operation(whole, layout)[mask], want, rtol=0, atol=1e-13)
+    assert torch.allclose(space.log_prior(whole, layout), space.log_prior(x, rows), rtol=1e-12)
+
+
+def test_a_chain_needs_points_with_features() -> None:
+    for x, layout in (packed(points(features=())), dense([randn(3), randn(3)])):
+        with pytest.raises(ValueError, match="points need features"):
+            Chain().precision(x, layout)
+
+
+@pytest.mark.parametrize("nu", [2.1, 3.0, 7.5, 40.0, 300.0])
+def test_the_density_and_the_tails_of_student_noise_are_the_textbooks(nu: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    space, samples = StudentT(nu, 0.7), points((4, 2, 1, 6))
+    for field, layout in (padded(samples), packed(samples)):
+        got = space.log_prior(field, layout)
+        for x, density in zip(samples, got, strict=True):
+            d = x.numel()
+            want = stats.multivariate_t(torch.zeros(d).numpy(), 0.49 * torch.eye(d).numpy(), nu)
+            assert float(density) == pytest.approx(
+                float(want.logpdf(x.flatten().numpy())), rel=1e-6
+            )
+    x = space.prior(torch.zeros(20_000, 1, dtype=torch.float64), Dense(20_000), Noise(0))
+    u = torch.from_numpy(stats.t.cdf(x[:, 0].numpy() / 0.7, nu)).sort().values
+    off = u - (torch.arange(20_000) + 0.5) / 20_000
+    assert float(off.abs().max()) < 2.2 / 20_000**0.5  # Kolmogorov & Smirnov, 1e-4
+
+
+def test_student_noise_is_as_heavy_in_all_numbers_of_a_sample_at_once() -> None:
+    x = StudentT(3.0).prior(torch.zeros(400, 300), Dense(400), Noise(0))
+    size = x.square().mean(1).log()
+    assert float(size.std()) > 0.5  # of independent numbers it would be about 0.1
+    normal = x / size.exp().sqrt()[:, None]
+    assert abs(float(normal.pow(4).mean()) - 3) < 0.1
+
+
+def test_the_gradient_of_the_student_density_is_bounded() -> None:
+    space, x = StudentT(4.0, 0.5), randn(3, 2, 2).requires_grad_()
+    (got,) = torch.autograd.grad(space.log_prior(x, Dense(3)).sum(), x)
+    square = x.detach().square().sum((1, 2), keepdim=True) / 0.25
+    assert torch.allclose(got, -(4 + 4) / (4 + square) * x.detach() / 0.25, rtol=1e-12)
+
+
+def test_spaces_that_are_none_are_refused() -> None:
+    for nu in (2.0, -1.0, 301.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="nu must lie above 2"):
+            StudentT(nu)
+    for make in (lambda: StudentT(5.0, 0.0), lambda: Chain(-1.0), lambda: BySize(0.0)):
+        with pytest.raises(ValueError, match="scale must be positive"):
+            make()
+    assert not issubclass(StudentT, GaussianSpace)
