@@ -24,9 +24,10 @@ def final_classes(base: type, package: str = "sciffusion") -> list[type]:
         if root is not sciffusion or module.name.split(".")[1] not in _OUTSIDE:
             importlib.import_module(module.name)
     found: set[type] = set()
-    waiting = [base]
+    waiting: list[type] = [base]
     while waiting:
-        for one in waiting.pop().__subclasses__():
+        subclasses: list[type] = waiting.pop().__subclasses__()
+        for one in subclasses:
             waiting.append(one)
             inside = f"{one.__module__}.".startswith(f"{package}.")
             if inside and not inspect.isabstract(one) and not one.__name__.startswith("_"):

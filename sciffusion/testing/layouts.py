@@ -104,12 +104,12 @@ def check_layout(layout: Layout, field: Tensor, samples: Sequence[Tensor]) -> No
     picked = [samples[i].flatten() for i in chosen.tolist()]
     joined, joint = layout.cat([field, taken], [layout, its_layout])
     everyone = [*(s.flatten() for s in samples), *picked]
-    for law, x, where, want in (
+    for law, x, where, whole in (
         ("take finds the samples in their order", taken, its_layout, picked),
         ("cat lays batches one after another", joined, joint, everyone),
     ):
-        claim(where.batch == len(want), f"{law}: as many samples")
-        for got, sample in zip(_split(x, where), want, strict=True):
+        claim(where.batch == len(whole), f"{law}: as many samples")
+        for got, sample in zip(_split(x, where), whole, strict=True):
             claim_equal(got, sample, law)
     wrong = torch.zeros(len(samples) + 1, dtype=field.dtype)
     if wrong.shape != field.shape[:1]:
