@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 from sciffusion.samplers.exponential import Eta, check_eta, eta_between
 from sciffusion.solver import Level, Rule, Solver
 
-__all__ = ["DDIM", "ddim_rule"]
+__all__ = ["DDIM", "ddim_rule", "ddim_rules"]
 
 
 def ddim_rule(t: Level, s: Level, eta: float = 0.0) -> Rule:
@@ -30,6 +31,15 @@ def ddim_rule(t: Level, s: Level, eta: float = 0.0) -> Rule:
     c = eta * s.sigma / t.sigma * math.sqrt(added)
     kept = math.sqrt(max(s.sigma**2 - c**2, 0.0)) / t.sigma
     return Rule(kept, (s.alpha - kept * t.alpha,), c)
+
+
+def ddim_rules(nodes: Sequence[Level], end: Level, eta: float = 0.0) -> tuple[Rule, ...]:
+    """First-order steps from node to node and on to ``end``, each from where the one before has led.
+
+    The evaluations of a step are those of the clock: a field that starts from pure noise may meet several.
+    """
+    first, *rest = (ddim_rule(t, s, eta) for t, s in pairwise((*nodes, end)))
+    return (first, *(Rule(0.0, rule.x0, rule.noise, (rule.base,)) for rule in rest))
 
 
 @final

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from sciffusion.samplers.ddim import ddim_rule
+from sciffusion.samplers.ddim import ddim_rule, ddim_rules
 from sciffusion.samplers.exponential import (
     PURE_NOISE,
     endless,
@@ -73,7 +73,7 @@ class _Adams(Solver):
     def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
         t, plain = nodes[0], ddim_rule(nodes[0], end)
         if endless(t, end):
-            return (plain,)
+            return ddim_rules(nodes, end)
         if len(nodes) > 1:
             return starting_rules(nodes, end)
         # of two evaluations at one level the later is the better: the start of order 4

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from sciffusion.samplers.ddim import ddim_rule
+from sciffusion.samplers.ddim import ddim_rules
 from sciffusion.samplers.exponential import (
     PURE_NOISE,
     Eta,
@@ -70,7 +70,7 @@ class Multistep(Solver):
         t = nodes[0]
         eta = eta_between(self.eta, t, end)
         if endless(t, end):
-            return (ddim_rule(t, end, min(eta, 1.0)),)
+            return ddim_rules(nodes, end, min(eta, 1.0))
         if len(nodes) == 2:
             return starting_rules(nodes, end, eta)
         known = [p for p in past[: self.history] if p.alpha >= PURE_NOISE]

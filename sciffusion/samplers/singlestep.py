@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
 
-from sciffusion.samplers.ddim import ddim_rule
+from sciffusion.samplers.ddim import ddim_rules
 from sciffusion.samplers.exponential import (
     PURE_NOISE,
     Eta,
@@ -76,10 +76,11 @@ class Singlestep(Solver):
         t = nodes[0]
         eta = eta_between(self.eta, t, end)
         if endless(t, end):
-            return (ddim_rule(t, end, min(eta, 1.0)),)
-        out = [exponential_rule(t, [t], nodes[1], eta)]
+            return ddim_rules(nodes, end, min(eta, 1.0))
+        ends = (*nodes[1:], end)
+        out = [exponential_rule(t, [t], ends[0], eta)]
         covered = out[0].x0
-        for i, (here, there) in enumerate(pairwise((*nodes[1:], end)), start=1):
+        for i, (here, there) in enumerate(pairwise(ends), start=1):
             whole = exponential_rule(t, list(reversed(nodes[: i + 1])), there, eta).x0
             rest = exponential_rule(here, [here], there, eta)
             x0 = (whole[0], *(w - rest.base * c for w, c in zip(whole[1:], covered, strict=True)))
