@@ -23,6 +23,7 @@ from sciffusion.space import (
     StudentT,
     ZeroCoM,
 )
+from sciffusion.space.student import _chi_square
 from sciffusion.testing import check_space
 from tests.core.cases import (
     SPACES,
@@ -295,6 +296,17 @@ def test_the_density_and_the_tails_of_student_noise_are_the_textbooks(nu: float)
     u = torch.from_numpy(stats.t.cdf(x[:, 0].numpy() / 0.7, nu)).sort().values
     off = u - (torch.arange(20_000) + 0.5) / 20_000
     assert float(off.abs().max()) < 2.2 / 20_000**0.5  # Kolmogorov & Smirnov, 1e-4
+
+
+@pytest.mark.parametrize("nu", [2.1, 3.0, 12.5, 50.0, 300.0])
+def test_the_quantiles_of_the_mixing_chi_square_are_exact_far_into_both_tails(nu: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    tail = torch.tensor([1e-15, 1e-9, 1e-4, 0.1, 0.49], dtype=torch.float64)
+    u = torch.cat([tail, 1 - tail])
+    want = torch.from_numpy(stats.chi2.ppf(u.numpy(), nu))
+    assert torch.allclose(_chi_square(u, nu), want, rtol=1e-8, atol=0)
+    ends = _chi_square(torch.tensor([0.0, 1.0], dtype=torch.float64), nu)
+    assert bool((ends > 0).all()) and bool(ends.isfinite().all())
 
 
 def test_student_noise_is_as_heavy_in_all_numbers_of_a_sample_at_once() -> None:
