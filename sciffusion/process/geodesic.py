@@ -90,12 +90,12 @@ class Geodesic(FieldProcess):
         r"""The point itself; the way to x0 per unit of output, :math:`-\kappa_t` times the prior's spread."""
         spread = self.space.noise_scale(x_t, layout)
         scale = spread.to(x_t) if isinstance(spread, Tensor) else spread
-        return layout.clean(x_t), -scale * _times(self.schedule.sigma(t), x_t, layout)
+        return x_t, -scale * _times(self.schedule.sigma(t), x_t, layout)
 
     def read(
         self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
     ) -> Tensor:
-        raw, x_t = raw.to(x_t.dtype), layout.clean(x_t)
+        raw = raw.to(x_t.dtype)
         if target == "x0":
             return self.space.project(raw, layout)
         self._check(target)
@@ -137,7 +137,7 @@ class Geodesic(FieldProcess):
 
         Without a weight ``w`` is :math:`(\dot\kappa/\kappa)^2`, the error of the velocity, or 1 for the target x0.
         """
-        x_t = layout.clean(x_t)
+        x_t, x0_hat = layout.clean(x_t), layout.clean(x0_hat)
         error = self.space.length2(self.space.log(x_t, x0_hat) - self.space.log(x_t, x0))
         if weight is not None:
             w = weight(self.schedule, t)
@@ -146,8 +146,9 @@ class Geodesic(FieldProcess):
         else:
             self._check(target)
             w = (self.schedule.rates(t)[1] / self.schedule.sigma(t)) ** 2
-        error = layout.clean(_times(w, error, layout) * error)
-        return layout.reduce(error, "sum") / self.space.dof(x0, layout).clamp(min=1)
+        return layout.reduce(_times(w, error, layout) * error) / self.space.dof(x0, layout).clamp(
+            min=1
+        )
 
     def combine_field(self, weights: Sequence[Number], x0: Sequence[Tensor]) -> Tensor:
         """Weights that sum to 1 act on the tangent vectors at the first point."""

@@ -18,13 +18,14 @@ from sciffusion.denoiser import (
 )
 from sciffusion.grid import Times, Uniform
 from sciffusion.guidance import CFG
-from sciffusion.layout import Dense
+from sciffusion.layout import Dense, Layout
 from sciffusion.noise import Noise
 from sciffusion.objective import MinSNR, Objective, UniformTimes
 from sciffusion.oracle_manifold import Atoms, Cardioid
 from sciffusion.process import Gaussian, Geodesic, Joint, Jump, Process, Target
 from sciffusion.samplers import DDIM, Heun, Sampler
 from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.solver import Solver
 from sciffusion.space import SO3, Categorical, Manifold, Sphere, Torus
 from sciffusion.state import State, Value
 from sciffusion.testing import Knows, check_denoiser, check_process
@@ -99,15 +100,27 @@ def test_the_process_keeps_its_contract_in_single_precision(
 @pytest.mark.parametrize("solver", DETERMINISTIC, ids=name)
 @pytest.mark.parametrize(("space", "shape"), CASES, ids=name)
 def test_one_atom_is_reached_in_any_number_of_steps(
-    space: Manifold, shape: tuple[int, ...], solver: object
+    space: Manifold, shape: tuple[int, ...], solver: Solver
 ) -> None:
     process, x0 = Geodesic(FLOW, space), uniform(space, shape, 6)
     start = process.prior(x0, Noise(1))
     for steps in (1, 2, 3, 50):
-        if steps < getattr(solver, "fewest", 1):
-            continue
-        x = Sampler(solver, steps)(Knows(x0, process), start).x  # type: ignore[arg-type]
+        x = Sampler(solver, max(steps, solver.fewest))(Knows(x0, process), start).x
         assert gap(space, x, x0) < 1e-12
+
+
+@pytest.mark.parametrize("solver", DETERMINISTIC, ids=name)
+@pytest.mark.parametrize(("space", "shape"), CASES, ids=name)
+def test_a_run_that_stops_early_is_on_the_geodesic(
+    space: Manifold, shape: tuple[int, ...], solver: Solver
+) -> None:
+    """Every evaluation sees the same way to the one atom, and carries its velocity along that way."""
+    process, x0 = Geodesic(TrigFlow(), space), uniform(space, shape, 6)
+    start = tensor(process.prior(x0, Noise(1)))
+    kappa = float(TrigFlow().sigma(0.3))
+    want = space.exp(x0, kappa * space.log(x0, start))
+    x = Sampler(solver, max(3, solver.fewest), stop=0.3)(Knows(x0, process), start).x
+    assert gap(space, x, want) < 1e-7
 
 
 @pytest.mark.parametrize(("space", "shape"), CASES, ids=name)
@@ -292,7 +305,7 @@ class Crystals(Denoiser):
 
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if not getattr(s, "churn", 0)], ids=name)
-def test_curved_fields_go_beside_flat_fields_and_classes(solver: object) -> None:
+def test_curved_fields_go_beside_flat_fields_and_classes(solver: Solver) -> None:
     processes = {
         "frac": Geodesic(FLOW, Torus()),
         "turn": Geodesic(TrigFlow(), SO3()),
@@ -309,8 +322,7 @@ def test_curved_fields_go_beside_flat_fields_and_classes(solver: object) -> None
     check_process(joint, state)
     clean = joint.perturb(state, at(0.0), Noise(0)).x0
     start = joint.prior(state, Noise(1))
-    steps = max(4, getattr(solver, "fewest", 1))
-    done = Sampler(solver, steps)(Knows(clean, joint), start, 2).x  # type: ignore[arg-type]
+    done = Sampler(solver, max(4, solver.fewest))(Knows(clean, joint), start, 2).x
     assert isinstance(done, State) and isinstance(clean, State)
     for k, process in processes.items():
         if isinstance(process, Geodesic):
@@ -440,8 +452,20 @@ def test_losses_per_sample_know_no_other_sample_nor_padding() -> None:
         for x, layout in (padded(samples), packed(samples)):
             noised = process.perturb(State({"x": x}, layout), t, Noise(seeds))
             wrong = process.prior(noised.x0, Noise(seeds[::-1]))
+            assert isinstance(wrong, State)
             losses.append(objective.compare(Prediction(wrong, noised.x_t, t, process), noised))
+            hat = wrong.map(lambda v, layout=layout: garbage_in_padding(v, layout))
+            hat = hat.map(lambda v: v.requires_grad_())
+            dirty = objective.compare(Prediction(hat, noised.x_t, t, process), noised)
+            assert torch.equal(dirty.per_sample, losses[-1].per_sample)
+            (gradient,) = torch.autograd.grad(dirty.mean, hat["x"])
+            assert bool(gradient.isfinite().all())
         assert torch.allclose(losses[0].per_sample, losses[1].per_sample, rtol=1e-9)
+
+
+def garbage_in_padding(x: Tensor, layout: Layout) -> Tensor:
+    inside = layout.clean(torch.ones_like(x, dtype=torch.bool))
+    return torch.where(inside, x, math.nan)
 
 
 def test_training_through_padding_gives_finite_gradients() -> None:
