@@ -135,7 +135,6 @@ def starting_rules(nodes: Sequence[Level], end: Level, eta: float = 0.0) -> tupl
         now, old = last.x0
         return first, Rule(0.0, (now, old - rest.base * first.x0[0]), rest.noise, (rest.base,))
     again = exponential_rule(t, [inner, t], inner, eta)
-    now, old = (
-        last.x0
-    )  # 0 and 2/3 are the nodes of Radau: a straight line through them errs as a parabola does
+    # 0 and 2/3 are the nodes of Radau: a straight line through them errs as a parabola does
+    now, old = last.x0
     return first, again, Rule(last.base, (now, 0.0, old), last.noise)

@@ -109,7 +109,7 @@ def test_solvers_that_are_not_exact_on_one_point_say_on_what_they_are(
 def test_the_error_on_a_gaussian_falls_at_least_with_the_declared_order(
     solver: Solver, kind: str
 ) -> None:
-    n = {1: 160, 2: 160, 3: 600, 4: 1600}[solver.order]
+    n = {1: 160, 2: 160, 3: 400, 4: 600}[solver.order] * (3 if kind == "flow time" else 1)
     exact = float(FLOW.alpha(STOP) ** 2 * 0.3 + FLOW.sigma(STOP) ** 2)
     error = [
         abs(
@@ -332,7 +332,7 @@ def test_what_a_network_predicts_does_not_matter(target: Target) -> None:
 @pytest.mark.parametrize("solver", MORE, ids=name)
 def test_single_precision_ends_where_double_precision_does(solver: Solver) -> None:
     denoiser, x = mixture(), randn(16, 2)
-    for steps in (20, 300):
+    for steps in (20, 100):
         double = tensor(Sampler(solver, steps)(denoiser, x).x)
         single = tensor(Sampler(solver, steps)(denoiser, x.float()).x)
         assert single.dtype == torch.float32

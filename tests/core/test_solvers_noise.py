@@ -170,11 +170,11 @@ def test_solvers_of_one_amount_of_noise_follow_one_process(
 ) -> None:
     """Not only the end's distribution, but how it depends on the start; n corrections count as rate times n."""
     if eta is None:
-        assert gain(solver, 400) < gain(Langevin(1, 0.5), 400)
+        assert gain(solver, 200) < gain(Langevin(1, 0.5), 200)
         return
-    exact = gain(Multistep(2, eta), 800)
-    errors = [abs(gain(solver, n) - exact) / exact for n in (200, 400)]
-    assert errors[1] < max(1e-4, 0.7 * errors[0]) and errors[1] < 0.12
+    exact = gain(Multistep(2, eta), 400)
+    errors = [abs(gain(solver, n) - exact) / exact for n in (100, 200)]
+    assert errors[1] < max(1e-4, 0.7 * errors[0]) and errors[1] < 0.25
 
 
 def test_the_two_variances_of_ddpm_are_those_of_one_point_and_of_unit_data() -> None:
