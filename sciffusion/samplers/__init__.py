@@ -5,14 +5,14 @@ solver                    order calls a step   stochastic when to choose it
 ========================= ===== ============== ========== =============================================================
 DDIM(eta)                 1     1              eta > 0    the plain reference; exact when the prediction does not change
 Ancestral(sigma_data)     1     1              yes        many steps and an imperfect denoiser: noise repairs errors
-EulerMaruyama(eta)        1     1              eta > 0    to compare with others' SDE samplers; never the best
+EulerMaruyama(eta)        1     1              eta > 0    to compare with others' SDE samplers; unstable in long steps
 Heun(churn)               2     2, last: 1     churn > 0  accurate flows at moderate cost; churn repairs errors
 Multistep(p, eta)         p     1              eta > 0    few steps; the default for a well-trained denoiser
 Singlestep(p, eta)        p     p, last: 1     eta > 0    predictions that jump from step to step; SEEDS at eta = 1
 UniPC(p)                  p + 1 1              no         5 to 10 steps; order 3 at most
 DEIS(p)                   p     1              no         5 to 10 steps, unguided; interpolates the noise
-LMS(p)                    p     1              no         smooth grids in sigma/alpha, many steps; order 4 at its best
-SASolver(p, c, eta)       min+1 1              eta > 0    the best samples in 20 to 100 steps; order 3 at most
+LMS(p)                    p     1              no         tight tolerances: fourth order at one call a step
+SASolver(p, c, eta)       min+1 1              eta > 0    noise and a corrector at one call a step; order 3 at most
 ERSDE(p, scale)           p     1              yes        few steps with noise, little of it near the data
 Langevin(corrections)     1     1 + c, last: 1 yes        guided or composed scores that no reverse process follows
 BDIA(gamma)               1     1              no         editing: every step can be undone exactly (``invert``)

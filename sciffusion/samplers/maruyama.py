@@ -26,7 +26,7 @@ __all__ = ["EulerMaruyama"]
 @final
 @dataclass(frozen=True)
 class EulerMaruyama(Solver):
-    """Euler-Maruyama: first (weak) order, one evaluation a step. A reference only: DDIM has the smaller errors.
+    """Euler-Maruyama: first (weak) order, one evaluation a step. A reference: DDIM is stable in any step.
 
     ``eta`` is a number or a function of the log-SNR: 1 the reverse SDE, 0 Euler's method for the flow. Steps from pure
     noise and to clean data are DDIM's. Raises ``ValueError`` if it is negative.

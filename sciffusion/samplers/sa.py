@@ -33,7 +33,7 @@ __all__ = ["SASolver"]
 @final
 @dataclass(frozen=True)
 class SASolver(Solver):
-    """Stochastic Adams solver: one evaluation a step; for many samples of high quality in 20 to 100 of them.
+    """Stochastic Adams solver: one evaluation a step; noise and a corrector for 20 steps or more.
 
     The predictor uses the last ``predictor`` predictions (1 to 3), the corrector the new one and the last ``corrector``
     before it (0 to 3; 0: none, which is :class:`~sciffusion.samplers.Multistep`). ``eta`` is the paper's tau, a number

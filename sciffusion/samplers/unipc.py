@@ -22,7 +22,7 @@ __all__ = ["UniPC"]
 @final
 @dataclass(frozen=True)
 class UniPC(Solver):
-    """UniPC-p, p = 1, 2 or 3: one evaluation a step; a strong choice for 5 to 10 of them.
+    """UniPC-p, p = 1, 2 or 3: one evaluation a step; made for 5 to 10 of them.
 
     With its corrector the order is p + 1, but at most 3 (UniPC-3 falls as fast as fourth order until the error of its
     first steps shows); without it p. Raises ``ValueError`` for another p.
