@@ -22,18 +22,24 @@ The order is that of the probability flow; with noise it is the weak order, and 
 order under every solver. Multistep(3), DEIS and LMS spend one more call on their first step at order 3 and two at order
 4, unless that step starts from pure noise (alpha = 0): then they are of order 2 as a whole, as is all that follows any
 first-order step. ``Sampler(..., restarts=(Restart(low, high),))`` sends a run of any solver back up on its way.
+
+Beside the solvers: ``Adaptive(rtol, atol)`` follows the flow to a tolerance, ``Parallel(sampler)`` runs all times of a
+sampler at once, ``FirstHitting()`` unmasks classes event by event, and ``invert`` takes data to their noise.
 """
 
+from sciffusion.samplers.adaptive import Adaptive
 from sciffusion.samplers.ancestral import Ancestral
 from sciffusion.samplers.bdia import BDIA
 from sciffusion.samplers.ddim import DDIM
 from sciffusion.samplers.deis import DEIS, LMS
 from sciffusion.samplers.ersde import ERSDE
+from sciffusion.samplers.first_hitting import FirstHitting
 from sciffusion.samplers.heun import Heun
 from sciffusion.samplers.inversion import invert, revert
 from sciffusion.samplers.langevin import Langevin
 from sciffusion.samplers.maruyama import EulerMaruyama
 from sciffusion.samplers.multistep import Multistep
+from sciffusion.samplers.parallel import Parallel, Rounds
 from sciffusion.samplers.restart import Restart
 from sciffusion.samplers.sa import SASolver
 from sciffusion.samplers.sampler import Carry, Sampler, Solution
@@ -46,13 +52,17 @@ __all__ = [
     "DEIS",
     "ERSDE",
     "LMS",
+    "Adaptive",
     "Ancestral",
     "Carry",
     "EulerMaruyama",
+    "FirstHitting",
     "Heun",
     "Langevin",
     "Multistep",
+    "Parallel",
     "Restart",
+    "Rounds",
     "SASolver",
     "Sampler",
     "Singlestep",
