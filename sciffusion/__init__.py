@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sciffusion.coupling import Independent as Independent
     from sciffusion.coupling import Permutation as Permutation
     from sciffusion.denoiser import Denoiser as Denoiser
-    from sciffusion.denoiser import Prediction as Prediction
     from sciffusion.denoiser import Preconditioned as Preconditioned
+    from sciffusion.denoiser import Prediction as Prediction
     from sciffusion.denoiser import from_flow as from_flow
     from sciffusion.denoiser import from_score as from_score
     from sciffusion.ema import EMA as EMA
@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from sciffusion.objective import EDM as EDM
     from sciffusion.objective import CosMap as CosMap
     from sciffusion.objective import Likelihood as Likelihood
+    from sciffusion.objective import LogitNormal as LogitNormal
     from sciffusion.objective import LogNormal as LogNormal
     from sciffusion.objective import LogUniform as LogUniform
-    from sciffusion.objective import LogitNormal as LogitNormal
     from sciffusion.objective import MinSNR as MinSNR
     from sciffusion.objective import ModeTimes as ModeTimes
     from sciffusion.objective import Objective as Objective
@@ -92,8 +92,8 @@ if TYPE_CHECKING:
     from sciffusion.samplers import Multistep as Multistep
     from sciffusion.samplers import Parallel as Parallel
     from sciffusion.samplers import Restart as Restart
-    from sciffusion.samplers import SASolver as SASolver
     from sciffusion.samplers import Sampler as Sampler
+    from sciffusion.samplers import SASolver as SASolver
     from sciffusion.samplers import Singlestep as Singlestep
     from sciffusion.samplers import UniPC as UniPC
     from sciffusion.samplers import invert as invert
