@@ -1,11 +1,15 @@
-"""Inverse problems: conditioning on observations without training, by guidance and replacement."""
+"""Inverse problems: conditioning on observations without training, by guidance, replacement and particles."""
 
 from sciffusion.inverse.grids import STFT, Blur, CoarseGrain, Fourier, Subsample
 from sciffusion.inverse.methods import DPS, MMPS, SDA, PiGDM
 from sciffusion.inverse.operators import Each, FieldOperator, Function, Linearised, Mask, Operator
 from sciffusion.inverse.posterior import Method, Posterior, Problem
+from sciffusion.inverse.proposals import Twist
 from sciffusion.inverse.repaint import RePaint
+from sciffusion.inverse.resampling import systematic
 from sciffusion.inverse.sdedit import edit
+from sciffusion.inverse.smc import Particles, TwistedSMC
+from sciffusion.inverse.twist import Likelihood
 from sciffusion.inverse.windowed import Windowed
 
 __all__ = [
@@ -18,8 +22,13 @@ __all__ = [
     "Each",
     "FieldOperator",
     "Fourier",
+    "Likelihood",
+    "Particles",
     "RePaint",
+    "Twist",
+    "TwistedSMC",
     "edit",
+    "systematic",
     "Function",
     "Linearised",
     "Mask",
