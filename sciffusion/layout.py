@@ -248,9 +248,11 @@ class Packed(Layout):
         return _leading(c, x, self.batch)
 
     def pool(self, x: Tensor) -> Tensor:
-        return torch.zeros((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device).index_add(
-            0, self.index, x
-        )
+        # as sums along an axis do: integers do not overflow, half precision is summed in single precision
+        exact = x.is_floating_point() or x.is_complex()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32) if exact else torch.long)
+        total = wide.new_zeros((self.size, *x.shape[1:])).index_add(0, self.index, wide)
+        return total.to(x.dtype) if exact else total
 
     def spread(self, pooled: Tensor, x: Tensor) -> Tensor:
         return pooled[self.index]

@@ -84,9 +84,24 @@ def test_assembling_the_parts_of_a_field_returns_the_field(sizes: list[int]) -> 
     assert torch.equal(even.assemble([samples[0]] * 3, field), field)
 
 
-def test_a_mean_over_integers_is_their_mean() -> None:
+def test_a_mean_over_integers_is_their_mean_and_one_over_nothing_zero() -> None:
     classes = torch.tensor([[1, 2], [3, 4]])
     assert Dense(2).reduce(classes, "mean").tolist() == [1.5, 3.5]
+    assert Dense(2).reduce(torch.zeros(2, 0), "mean").tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.bfloat16, torch.float16])
+def test_narrow_numbers_are_summed_alike_in_every_layout(dtype: torch.dtype) -> None:
+    """A thousand ones are a thousand: not True, not 232, and not the 256 at which bfloat16 stops counting."""
+    index = torch.repeat_interleave(torch.arange(2), 1000)
+    ones = torch.ones(2000, dtype=dtype)
+    for field, layout in (
+        (ones, Packed(index, 2)),
+        (ones.reshape(2, 1000), Dense(2)),
+        (ones.reshape(2, 1000), Masked(torch.ones(2, 1000, dtype=torch.bool))),
+    ):
+        assert layout.reduce(field).tolist() == [1000, 1000]
+        assert layout.reduce(field).is_floating_point() == dtype.is_floating_point
 
 
 @pytest.mark.parametrize(
