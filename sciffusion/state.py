@@ -24,7 +24,8 @@ __all__ = ["State", "Value", "batch_of", "cat", "layout_of", "take"]
 class State(Mapping[str, Tensor]):
     """An immutable mapping of named fields with their layouts.
 
-    ``layout`` is one layout for every field, or a mapping with one per field. ``context`` is carried along untouched.
+    ``layout`` is one layout for every field, or a mapping with one per field (those of other names are left out).
+    ``context`` is carried along untouched.
     Raises ``ValueError`` when there is no field, a field has no layout, or the layouts disagree about the batch.
     """
 
@@ -37,15 +38,15 @@ class State(Mapping[str, Tensor]):
         context: Mapping[str, Any] | None = None,
     ) -> None:
         self._fields = dict(fields)
-        self._layouts = (
-            dict.fromkeys(self._fields, layout) if isinstance(layout, Layout) else dict(layout)
-        )
         self._context = MappingProxyType(dict(context or {}))
         if not self._fields:
             raise ValueError("fields is empty; a state holds at least one field")
-        missing = [name for name in self._fields if name not in self._layouts]
+        if isinstance(layout, Layout):
+            layout = dict.fromkeys(self._fields, layout)
+        missing = [name for name in self._fields if name not in layout]
         if missing:
             raise ValueError(f"layout names no layout for the fields {missing}")
+        self._layouts = {name: layout[name] for name in self._fields}
         batches = {name: self._layouts[name].batch for name in self._fields}
         if len(set(batches.values())) != 1:
             raise ValueError(f"layout disagrees about the number of samples: {batches}")
@@ -122,12 +123,26 @@ def take(x: Value, index: Tensor) -> Value:
 
 
 def cat(values: Sequence[Value]) -> Value:
-    """Batches one after another; their fields and kinds of layout must agree. Raises like :func:`take`."""
+    """Batches one after another.
+
+    Raises ``ValueError`` for no batch, for tensors among states, where fields or kinds of layout differ, and for a
+    state with a context.
+    """
     states = [x for x in values if type(x) is State]
+    tensors = [x for x in values if type(x) is not State]
+    if bool(states) == bool(tensors):
+        raise ValueError(
+            f"values holds {len(states)} states and {len(tensors)} tensors; give some, of one kind"
+        )
     if not states:
-        return torch.cat([x for x in values if isinstance(x, Tensor)])
+        return torch.cat(tensors)
+    kinds = {k: type(states[0].layout(k)) for k in states[0]}
     for x in states:
         _without_context(x)
+        if {k: type(x.layout(k)) for k in x} != kinds:
+            raise ValueError(
+                f"values holds {x}, whose fields or layouts are of other kinds than those of {states[0]}"
+            )
     parts = {
         k: states[0].layout(k).cat([x[k] for x in states], [x.layout(k) for x in states])
         for k in states[0]

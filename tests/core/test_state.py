@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sciffusion.layout import Dense, Packed
+from sciffusion.layout import Dense, Masked, Packed
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian, Joint
 from sciffusion.schedule import RectifiedFlow
@@ -104,6 +104,13 @@ def test_fields_and_layouts_that_do_not_fit_are_refused() -> None:
         State({"a": torch.zeros(1), "b": torch.zeros(2)}, {"a": Dense(1), "b": Dense(2)})
 
 
+def test_layouts_of_other_names_are_left_out() -> None:
+    part = State({"a": torch.zeros(2)}, {"b": Dense(5), "a": Dense(2)})
+    assert part.batch == 2
+    with pytest.raises(KeyError):
+        part.layout("b")
+
+
 def test_samples_are_taken_from_fields_of_different_layouts() -> None:
     whole = State(dict(crystal()), {k: crystal().layout(k) for k in crystal()})
     picked = take(whole, torch.tensor([1, 0, 1]))
@@ -115,6 +122,21 @@ def test_samples_are_taken_from_fields_of_different_layouts() -> None:
     assert torch.equal(back["frac"], torch.cat([whole["frac"], picked["frac"]]))
     assert torch.equal(take(torch.arange(3), torch.tensor([2, 2])), torch.tensor([2, 2]))  # type: ignore[arg-type]
     assert cat([torch.zeros(2), torch.ones(1)]).shape == (3,)  # type: ignore[union-attr]
+
+
+def test_batches_of_different_kinds_are_not_joined() -> None:
+    a, both = (
+        State({"a": torch.zeros(2, 3)}, Dense(2)),
+        {"a": torch.zeros(2, 3), "b": torch.zeros(2)},
+    )
+    masked = State({"a": torch.zeros(2, 3)}, Masked(torch.ones(2, 3, dtype=torch.bool)))
+    for other in (masked, State(both, Dense(2))):
+        for pair in ([a, other], [other, a]):
+            with pytest.raises(ValueError, match="of other kinds"):
+                cat(pair)
+    for values, counts in (([], "0 states and 0"), ([a, torch.zeros(2, 3)], "1 states and 1")):
+        with pytest.raises(ValueError, match=counts):
+            cat(values)  # type: ignore[arg-type]
 
 
 def test_a_state_with_a_context_is_not_rearranged() -> None:
