@@ -83,24 +83,24 @@ class Noise:
         """The noise of a step from time ``start`` down to ``end``, numbers or one each sample (B,).
 
         Without ``brownian``, and for a step that does not go down (a corrector's, or one that raises the noise), the
-        stream itself. Raises ``ValueError`` for times (B,) with one stream for the whole batch.
+        stream itself. Raises ``ValueError`` for times (B,) with another number of streams.
         """
         starts, ends = (torch.as_tensor(t, dtype=torch.float64) for t in (start, end))
-        if not self.brownian or not bool((ends < starts).all()):
+        if not self.brownian or not bool((ends < starts).any()):
             return self
-        if starts.ndim and not self.per_sample:
-            raise ValueError(
-                "seed is one number, but every sample follows a grid of its own; give one seed a sample"
-            )
         n = len(self._streams)
+        each = torch.broadcast_shapes(starts.shape, ends.shape)
+        if each not in ((), (n,)) or (each and not self.per_sample):
+            raise ValueError(
+                f"seed makes {n} stream{'s' * (n > 1)}, but {each[0]} samples follow grids of their own; give one seed "
+                "a sample"
+            )
         out = Noise(0)
         out.per_sample = self.per_sample
+        steps = zip(starts.expand(n).tolist(), ends.expand(n).tolist(), strict=True)
         out._streams = [
-            _Increment(s, a, b)
-            for s, a, b in zip(
-                self._streams, starts.expand(n).tolist(), ends.expand(n).tolist(), strict=True
-            )
-            if isinstance(s, _Stream)
+            _Increment(stream, a, b) if isinstance(stream, _Stream) and b < a else stream
+            for stream, (a, b) in zip(self._streams, steps, strict=True)
         ]
         return out
 

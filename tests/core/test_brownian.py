@@ -54,6 +54,11 @@ def test_increments_are_normal_and_independent_with_the_variance_of_their_length
     assert abs(float((unit**4).mean()) - 3) < 0.3  # a normal law's fourth moment
 
 
+def test_an_increment_leads_from_the_first_time_to_the_second() -> None:
+    w, got = path(50), path(50).increment(0.5, 0.3)
+    assert got is not None and torch.allclose(got, (w(0.3) - w(0.5)) / math.sqrt(0.2))
+
+
 def test_other_seeds_and_keys_have_other_paths() -> None:
     paths = torch.stack([path(seed=s, key=k)(0.4) for s, k in ((1, 0), (2, 0), (1, 1))])
     correlation = torch.corrcoef(paths) - torch.eye(3)
@@ -99,10 +104,41 @@ def test_uniform_numbers_of_a_step_are_uniform() -> None:
     assert float((u - expected).abs().max()) < 1.6 / math.sqrt(4000) and float(u.max()) < 1
 
 
+def test_a_steps_uniform_numbers_are_the_shares_of_its_normal_ones() -> None:
+    """So that classes follow one path too, and in half precision no number is 1."""
+    like, layout = torch.zeros(4000, dtype=torch.float64), Dense(4000)
+    z, u = (
+        getattr(Noise(2, brownian=True).between(0.6, 0.35), kind)(like, layout)
+        for kind in ("normal", "uniform")
+    )
+    assert torch.allclose(torch.special.ndtr(z), u, rtol=0, atol=1e-12)
+    half = Noise(2, brownian=True).between(0.6, 0.35).uniform(like.bfloat16(), layout)
+    assert float(half.max()) < 1
+
+
+def test_the_draws_of_one_step_are_independent() -> None:
+    """Two fields of one shape do not share their noise."""
+    like, layout = torch.zeros(4000, dtype=torch.float64), Dense(4000)
+    step = Noise(2, brownian=True).between(0.6, 0.35)
+    draws = torch.stack([step.normal(like, layout), step.normal(like, layout)])
+    assert abs(float(torch.corrcoef(draws)[0, 1])) < 0.08
+
+
+def test_a_sample_whose_step_goes_down_follows_its_path_whatever_the_others_do() -> None:
+    like = torch.zeros(2, 3, dtype=torch.float64)
+    starts, ends = torch.tensor([0.5, 0.3]), torch.tensor([0.4, 0.3])
+    both = Noise([5, 6], brownian=True).between(starts, ends).normal(like, Dense(2))
+    first = Noise([5], brownian=True).between(starts[:1], ends[:1]).normal(like[:1], Dense(1))
+    assert torch.equal(both[:1], first)
+    assert torch.equal(both[1:], Noise([6]).normal(like[:1], Dense(1)))
+
+
 def test_one_stream_cannot_follow_grids_that_differ() -> None:
     times = torch.tensor([0.9, 0.8])
     with pytest.raises(ValueError, match="give one seed a sample"):
         Noise(1, brownian=True).between(times, times - 0.1)
+    with pytest.raises(ValueError, match="seed makes 3 streams, but 2 samples"):
+        Noise([1, 2, 3], brownian=True).between(times, times - 0.1)
     assert Noise([1, 2], brownian=True).between(times, times - 0.1).per_sample
 
 

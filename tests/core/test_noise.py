@@ -48,6 +48,13 @@ def test_a_sample_is_the_same_alone_in_any_batch_padded_or_packed(kind: str) -> 
     assert torch.equal(draw(Noise(seeds[::-1]), back, reverse), torch.cat(alone[::-1]))
 
 
+@pytest.mark.parametrize("kind", DRAWS)
+def test_one_stream_for_all_leaves_zeros_outside_the_samples(kind: str) -> None:
+    field, layout = padded(points())
+    drawn = DRAWS[kind](Noise(3), field, layout)
+    assert bool((drawn[~layout.mask] == 0).all()) and bool((drawn[layout.mask] != 0).any())
+
+
 def test_numbers_for_a_sample_are_its_own() -> None:
     both, alone = Noise([1, 2]), Noise([2])
     for normal in (False, True):
