@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser
+from sciffusion.likelihood.flow import ends
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian
-from sciffusion.samplers.adaptive import log_snr_span
 from sciffusion.space import GaussianSpace
 from sciffusion.state import Value, batch_of, layout_of
 
@@ -58,32 +58,32 @@ def nelbo(
         low: the log-SNR at which the prior is met.
         high: the log-SNR at which the data are taken up.
 
-    Raises ``ValueError`` for fields without Gaussian noise, non-finite data, or less than one draw.
+    Raises ``ValueError`` for fields without Gaussian noise, non-finite data, less than one draw, a ``sigma_data`` that
+    is not positive, and where the schedule has no log-SNR between ``low`` and ``high``.
     """
     process, clock, batch = denoiser.process, denoiser.process.clock, batch_of(x0)
     process.check(x0)
-    if draws < 1 or sigma_data <= 0:
+    if draws < 1 or not sigma_data > 0:
         raise ValueError(
             f"draws must be at least 1 and sigma_data positive, got {draws}, {sigma_data}"
         )
     noise = seed if isinstance(seed, Noise) else Noise(seed)
     spaces = {k: _space(denoiser, k) for k in process.fields(x0)}
-    prior_end, data_end = log_snr_span(clock, 1.0, 0.0, low, high)
     data = {k: s.project(process.fields(x0)[k], layout_of(x0, k)) for k, s in spaces.items()}
     x0 = process.rebuild(x0, data)
     norms = {k: s.norm2(data[k], layout_of(x0, k)).double() for k, s in spaces.items()}
     dofs = {k: s.dof(data[k], layout_of(x0, k)).double() for k, s in spaces.items()}
 
-    t_data, t_prior = (clock.time(v).clamp(0, 1) for v in (data_end, prior_end))
+    prior_end, data_end, t_prior, t_data = ends(process, x0, low, high)
     out = torch.zeros(batch, dtype=torch.float64, device=next(iter(data.values())).device)
     for k, space in spaces.items():
         schedule, layout = process.field(k).clock, layout_of(x0, k)
-        out = out + 0.5 * float(schedule.log_snr(t_prior).exp()) * norms[k]
-        out = out + 0.5 * dofs[k] * (math.log(2 * math.pi) + 1 - float(schedule.log_snr(t_data)))
+        with torch.no_grad():
+            first, last = (float(schedule.log_snr(t)) for t in (t_prior, t_data))
+        out = out + 0.5 * math.exp(first) * norms[k]
+        out = out + 0.5 * dofs[k] * (math.log(2 * math.pi) + 1 - last)
         out = out + space.log_volume(data[k], layout).double()
-        most, least = (
-            1 + sigma_data**2 * float(schedule.log_snr(t).exp()) for t in (t_data, t_prior)
-        )
+        most, least = (1 + sigma_data**2 * math.exp(v) for v in (last, first))
         out = out + 0.5 * norms[k] / sigma_data**2 * (1 / least - 1 / most)
         out = out + 0.5 * dofs[k] * (math.log(most / least) + 1 / most - 1 / least)
 

@@ -1,8 +1,9 @@
 r"""The divergence of a vector field on a batch: exact, or estimated from a few products with its Jacobian.
 
-The trace of :math:`J = \partial f/\partial x` is taken on the space in which the field lives: on a subspace with the
-projection P it is :math:`\mathrm{tr}(PJ)`. One vector-Jacobian product serves the whole batch, since samples do not
-depend on each other.
+The trace of :math:`J = \partial f/\partial x` on the space in which the field lives is :math:`\mathrm{tr}(JP)`, P being
+any projection onto it: the trace over all entries for the function of the projected point, :math:`x\mapsto f(Px)`,
+whose products are asked for here. One vector-Jacobian product serves the whole batch, since samples do not depend on
+each other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
-from sciffusion.space import LinearSpace
 
 __all__ = ["Divergence", "Exact", "Hutchinson", "HutchinsonPlusPlus", "Probes"]
 
@@ -28,41 +28,31 @@ Products = Callable[[Fields], Fields]
 
 @final
 class Probes:
-    """The space of a batch of fields, as far as a divergence asks for it."""
+    """The vectors of a batch of fields: ``width`` numbers for the largest sample."""
 
-    def __init__(
-        self, like: Fields, layouts: Sequence[Layout], spaces: Sequence[LinearSpace]
-    ) -> None:
-        self.like, self.layouts, self.spaces = like, layouts, spaces
-        self._places, self.width = [], 0
+    def __init__(self, like: Fields, layouts: Sequence[Layout]) -> None:
+        self.like, self.layouts = like, layouts
+        self._places = []
         first = torch.zeros(layouts[0].batch, dtype=torch.long, device=like[0].device)
         for x, layout in zip(like, layouts, strict=True):
             valid = layout.clean(torch.ones_like(x, dtype=torch.bool))
             samples = torch.arange(layout.batch, device=x.device)
             owner = layout.expand(samples, x).expand(x.shape)[valid]
-            order = owner.argsort(stable=True)
             count = layout.count(x)
-            begin = torch.repeat_interleave(count.cumsum(0) - count, count)
-            slot = torch.empty_like(owner)
-            slot[order] = torch.arange(len(owner), device=x.device) - begin
+            # in every layout the numbers of one sample follow those of the sample before
+            slot = torch.arange(len(owner), device=x.device) - (count.cumsum(0) - count)[owner]
             self._places.append((valid, owner, slot + first[owner]))
             first = first + count
         self.width = int(first.max())
 
-    def project(self, v: Fields) -> list[Tensor]:
-        """The part of ``v`` that lies in the spaces."""
-        return [s.project(x, l) for s, x, l in zip(self.spaces, v, self.layouts, strict=True)]
-
     def dot(self, a: Fields, b: Fields) -> Tensor:
         """The dot product of each sample, over all fields, (B,)."""
-        parts = [l.reduce(l.clean(x * y)) for x, y, l in zip(a, b, self.layouts, strict=True)]
+        parts = [l.reduce(x * y) for x, y, l in zip(a, b, self.layouts, strict=True)]
         return torch.stack(parts).sum(0)
 
     def normal(self, noise: Noise) -> list[Tensor]:
-        """Standard normal vectors of the spaces."""
-        return self.project(
-            [noise.normal(x, l) for x, l in zip(self.like, self.layouts, strict=True)]
-        )
+        """Standard normal numbers for every sample."""
+        return [noise.normal(x, l) for x, l in zip(self.like, self.layouts, strict=True)]
 
     def flatten(self, v: Fields) -> Tensor:
         """The numbers of every sample as one row, padded with zeros, (B, width)."""
@@ -96,14 +86,14 @@ class Divergence(ABC):
 @final
 @dataclass(frozen=True)
 class Exact(Divergence):
-    """One product for each degree of freedom of the largest sample; in fields of any rank, layout and number."""
+    """One product for each number of the largest sample; in fields of any rank, layout and number."""
 
     def draw(self, probes: Probes, noise: Noise) -> list[list[Tensor]]:
         eye = torch.eye(probes.width, dtype=probes.like[0].dtype, device=probes.like[0].device)
         return [probes.unflatten(row.expand(probes.layouts[0].batch, -1)) for row in eye]
 
     def trace(self, products: Products, probes: Probes, drawn: Sequence[Fields]) -> Tensor:
-        parts = [probes.dot(products(probes.project(e)), e) for e in drawn]
+        parts = [probes.dot(products(e), e) for e in drawn]
         return torch.stack(parts).sum(0)
 
 
@@ -148,23 +138,12 @@ class HutchinsonPlusPlus(Divergence):
         k = len(drawn) // 2
 
         def times(v: Tensor) -> Tensor:
-            """J^T applied to k vectors of every sample, (B, D, k), projected."""
-            out = [
-                probes.flatten(probes.project(products(probes.unflatten(v[..., j]))))
-                for j in range(v.shape[2])
-            ]
+            """J^T applied to k vectors of every sample, (B, D, k)."""
+            out = [probes.flatten(products(probes.unflatten(v[..., j]))) for j in range(v.shape[2])]
             return torch.stack(out, 2)
 
-        sketch = times(torch.stack([probes.flatten(v) for v in drawn[:k]], 2))
-        q = _basis(sketch)
+        q = torch.linalg.qr(times(torch.stack([probes.flatten(v) for v in drawn[:k]], 2))).Q
         known = (q * times(q)).sum((1, 2))
         g = torch.stack([probes.flatten(v) for v in drawn[k:]], 2)
         g = g - q @ (q.mT @ g)
         return known + (g * times(g)).sum((1, 2)) / k
-
-
-def _basis(x: Tensor) -> Tensor:
-    """Orthonormal columns for the range of every (D, k) matrix; zero columns where it has fewer."""
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)
-    kept = s > s[:, :1] * 1e-10
-    return u * kept[:, None, :].to(u)

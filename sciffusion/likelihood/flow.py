@@ -5,8 +5,8 @@ Along the flow the log-density changes by minus the divergence (Chen et al., 201
 .. math:: \log p_0(x) = \log p_1(x_1) + \int_0^1 \nabla\cdot\frac{dx}{dt}\,dt,
 
 x carried to its noise. Data are taken up at the log-SNR ``high``, where :math:`x_t = \alpha_t x`: what is measured is
-the density blurred by noise of standard deviation :math:`e^{-\mathrm{high}/2}`; at the log-SNR ``low`` (or at the
-schedule's end, if that comes first) the density is the prior's. On a subspace, all of it is relative to the volume of
+the density blurred by noise of standard deviation :math:`e^{-\mathrm{high}/2}`; at the log-SNR ``low`` the density is
+the prior's (at the schedule's own ends, where those come first). On a subspace, all of it is relative to the volume of
 the subspace.
 """
 
@@ -23,11 +23,12 @@ from sciffusion.integrate import integrate
 from sciffusion.layout import Dense
 from sciffusion.likelihood.divergence import Divergence, Exact, Probes
 from sciffusion.noise import Noise
+from sciffusion.process import Process
 from sciffusion.samplers.adaptive import Flow, log_snr_span
 from sciffusion.space import LinearSpace
 from sciffusion.state import Value, batch_of
 
-__all__ = ["log_likelihood"]
+__all__ = ["ends", "log_likelihood"]
 
 
 def log_likelihood(
@@ -55,9 +56,11 @@ def log_likelihood(
         high: the log-SNR at which the data are taken up.
 
     Raises:
-        ValueError: for fields that are not Gaussian, non-finite data and tolerances that are not positive.
+        ValueError: for fields that are not Gaussian, guidance that moves the point at which it predicts, non-finite
+            data, tolerances that are not positive, and where the schedule has no log-SNR between ``low`` and ``high``.
+        RuntimeError: where the flow cannot be followed, for predictions that are not finite, say.
     """
-    process, clock, batch = denoiser.process, denoiser.process.clock, batch_of(x0)
+    process, batch = denoiser.process, batch_of(x0)
     process.check(x0)
     divergence = divergence or Exact()
     noise = seed if isinstance(seed, Noise) else Noise(seed)
@@ -67,16 +70,18 @@ def log_likelihood(
         s.project(process.fields(x0)[k], l)
         for s, k, l in zip(spaces, flow.names, flow.layouts, strict=True)
     ]
-    prior_end, data_end = log_snr_span(clock, 1.0, 0.0, low, high)
-    t_data, t_prior = (clock.time(v).clamp(0, 1) for v in (data_end, prior_end))
-    alphas = [float(process.field(k).clock.alpha(t_data)) for k in flow.names]
-    probes = Probes(data, flow.layouts, spaces)
+    prior_end, data_end, t_prior, t_data = ends(process, x0, low, high)
+    with torch.no_grad():
+        alphas = [float(process.field(k).clock.alpha(t_data)) for k in flow.names]
+        sigmas = [float(process.field(k).clock.sigma(t_prior)) for k in flow.names]
+    probes = Probes(data, flow.layouts)
     drawn = divergence.draw(probes, noise)
 
     def derivative(log_snr: Tensor, y: Sequence[Tensor]) -> list[Tensor]:
         with torch.enable_grad():
             x = [v.detach().requires_grad_() for v in y[:-1]]
-            slopes = flow(log_snr, x)
+            inside = [s.project(v, l) for s, v, l in zip(spaces, x, flow.layouts, strict=True)]
+            slopes = flow(log_snr, inside)
 
             def products(v: Sequence[Tensor]) -> list[Tensor]:
                 grads = torch.autograd.grad(slopes, x, v, retain_graph=True, allow_unused=True)
@@ -104,14 +109,30 @@ def log_likelihood(
         atol=atol,
     )
     log_p = fields[-1]
-    for name, space, layout, alpha, x in zip(
-        flow.names, spaces, flow.layouts, alphas, fields[:-1], strict=True
+    for space, layout, alpha, sigma, x in zip(
+        spaces, flow.layouts, alphas, sigmas, fields[:-1], strict=True
     ):
-        sigma = float(process.field(name).clock.sigma(t_prior))
         dof = space.dof(x, layout).to(log_p)
         log_p = log_p + space.log_prior(x / sigma, layout).to(log_p)
         log_p = log_p + dof * (math.log(alpha) - math.log(sigma))
     return log_p
+
+
+def ends(
+    process: Process, x0: Value, low: float, high: float
+) -> tuple[float, float, Tensor, Tensor]:
+    """The clock's log-SNR and the times at which the prior is met and the data are taken up.
+
+    Raises ``ValueError`` if there is nothing between the two.
+    """
+    prior_end, data_end = log_snr_span(process, x0, 1.0, 0.0, low, high)
+    if prior_end >= data_end:
+        raise ValueError(
+            f"no log-SNR of {process.clock} lies between low={low} and high={high}; widen them"
+        )
+    with torch.no_grad():
+        t_prior, t_data = (process.clock.time(v).clamp(0, 1) for v in (prior_end, data_end))
+    return prior_end, data_end, t_prior, t_data
 
 
 def _space(denoiser: Denoiser, name: str | None) -> LinearSpace:

@@ -14,7 +14,6 @@ from sciffusion.noise import Noise
 from sciffusion.objective import TimeSampler, Weight
 from sciffusion.process import Gaussian, Process
 from sciffusion.schedule import Schedule
-from sciffusion.space import Euclidean
 from sciffusion.state import Value, batch_of, layout_of
 from sciffusion.testing.claims import claim, claim_equal
 
@@ -33,7 +32,9 @@ def check_weight(weight: Weight, schedule: Schedule) -> None:
     claim(w.shape == t.shape and w.dtype == torch.float64, "float64 weights, shaped like t")
     claim(w.isfinite().all() and (w >= 0).all(), "weights are finite and not negative")
     claim_equal(weight(schedule, t[7]), w[7], "a time alone weighs as among others", tol=1e-12)
-    claim_equal(weight(schedule, t.reshape(9, 11)), w.reshape(9, 11), "any shape of times", tol=1e-12)
+    claim_equal(
+        weight(schedule, t.reshape(9, 11)), w.reshape(9, 11), "any shape of times", tol=1e-12
+    )
 
 
 def check_times(times: TimeSampler, schedule: Schedule, *, draws: int = 4000) -> None:
@@ -111,7 +112,7 @@ def check_divergence(divergence: Divergence, *, repeats: int = 2000) -> None:
     like = torch.zeros(repeats, 3, dtype=torch.float64)
 
     def estimates(x: Tensor, seeds: list[int]) -> Tensor:
-        probes = Probes([x], [Dense(len(x))], [Euclidean()])
+        probes = Probes([x], [Dense(len(x))])
         drawn = divergence.draw(probes, Noise(seeds))
         return divergence.trace(lambda v: [v[0] @ matrix], probes, drawn)
 

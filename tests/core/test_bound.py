@@ -33,6 +33,36 @@ def test_on_isotropic_gaussians_the_bound_is_exact_with_a_single_draw(
     assert torch.allclose(got, -exact.log_prob(x), rtol=0, atol=1e-3)
 
 
+def test_where_the_way_is_cut_short_every_field_counts_by_its_own_levels() -> None:
+    """What it costs to take the prior for the law at one end, and noise for the data's at the other, is known."""
+    schedules, v = {"a": FLOW, "b": VE()}, 0.49
+    process = Joint({k: Gaussian(s) for k, s in schedules.items()})
+    exact = oracle.Gaussian(torch.zeros(2).double(), v * torch.eye(2).double(), process)
+    x = State({"a": randn(5, 1), "b": randn(5, 1, seed=1)}, Dense(5))
+    want = torch.zeros(5).double()
+    for k, schedule in schedules.items():
+        x2 = x[k][:, 0].square()
+        (a, s), (b, r) = schedule(FLOW.time(-2.0)), schedule(FLOW.time(2.0))
+        want += 0.5 * (math.log(2 * math.pi * v) + x2 / v)
+        # the mean over q(x_1 | x) of log p_1 - log prior
+        seen = a**2 * x2 + s**2
+        want += 0.5 * (seen / s**2 - seen / (a**2 * v + s**2) - ((a**2 * v + s**2) / s**2).log())
+        # the mean over q(x_t | x) of log p(x | x_t) - log N(x; x_t / alpha, (sigma / alpha)^2)
+        below = b**2 * v + r**2
+        off = (1 - b**2 * v / below) ** 2 * x2 + (b * v * r / below) ** 2
+        want += 0.5 * (1 - off * below / (v * r**2) + (r**2 / b**2 * below / (v * r**2)).log())
+    got = nelbo(exact, x, draws=1, sigma_data=0.7, low=-2.0, high=2.0)
+    assert torch.allclose(got, want, rtol=0, atol=1e-9)
+
+
+def test_a_single_draw_is_unbiased_too() -> None:
+    exact, repeats = mixture(), 20_000
+    x = exact.sample(1, rng())
+    got = nelbo(exact, x.expand(repeats, -1), 0, draws=1)
+    error, se = float(got.mean() + exact.log_prob(x)), float(got.std()) / math.sqrt(repeats)
+    assert abs(error) < 4 * se + 1e-3 and se < 0.05
+
+
 @pytest.mark.parametrize("schedule", [FLOW, VE(1e-4, 1e3)], ids=name)
 def test_on_a_mixture_the_bound_is_tight_and_unbiased(schedule: Schedule) -> None:
     exact, repeats = mixture(Gaussian(schedule)), 6000
@@ -86,5 +116,9 @@ def test_what_has_no_bound_of_this_kind_is_refused() -> None:
         nelbo(jump, torch.zeros(2, 4, dtype=torch.long))
     with pytest.raises(ValueError, match="draws must be at least 1"):
         nelbo(mixture(), randn(2, 2), draws=0)
+    with pytest.raises(ValueError, match="sigma_data positive, got 256, 0.0"):
+        nelbo(mixture(), randn(2, 2), sigma_data=0.0)
+    with pytest.raises(ValueError, match="lies between low=30.0 and high=20.0"):
+        nelbo(mixture(), randn(2, 2), low=30.0)
     with pytest.raises(ValueError, match="x is not finite"):
         nelbo(mixture(), torch.tensor([[0.0, math.nan]]).double())
