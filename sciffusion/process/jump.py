@@ -132,8 +132,10 @@ class Jump(FieldProcess):
         )  # the rate is infinite at 0, where nothing is left to tell
         got, want = (self.ratios(x_t, p, keep, layout) for p in (p0, known))
         off = (got - want) / want
-        # log1p: the ratios are all nearly one at low survival, where the rate is large
-        terms = want * (off - off.log1p())
+        # at low survival all ratios are nearly one and the rate is large: log1p keeps the digits; elsewhere log does
+        near = off.abs() < 0.5
+        log = torch.where(near, off.clamp(-0.5, 0.5).log1p(), (got / want).clamp(min=1e-30).log())
+        terms = want * (off - log)
         return terms.sum(-1) / (k * layout.expand(keep.to(p0), x0))
 
     def rate(self, t: Tensor | float) -> Tensor:

@@ -24,7 +24,17 @@ from sciffusion.solver import Number
 if TYPE_CHECKING:
     from sciffusion.process.jump import Jump
 
-__all__ = ["Confident", "Exact", "JumpStep", "TauLeap", "on_elements", "owners", "pick", "ranks"]
+__all__ = [
+    "Confident",
+    "Exact",
+    "IndependentStep",
+    "JumpStep",
+    "TauLeap",
+    "on_elements",
+    "owners",
+    "pick",
+    "ranks",
+]
 
 
 class JumpStep(ABC):
@@ -52,9 +62,30 @@ class JumpStep(ABC):
         """The classes at the end of the step; ``p0`` (..., k) was predicted at ``x_t``."""
 
 
+class IndependentStep(JumpStep):
+    """A rule that draws every element from probabilities of its own."""
+
+    @abstractmethod
+    def law(
+        self, process: Jump, numbers: Sequence[Number], x_t: Tensor, p0: Tensor, layout: Layout
+    ) -> Tensor:
+        """The probabilities of the states at the end of the step, (..., states)."""
+
+    def __call__(
+        self,
+        process: Jump,
+        numbers: Sequence[Number],
+        x_t: Tensor,
+        p0: Tensor,
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        return pick(self.law(process, numbers, x_t, p0, layout), noise.uniform(x_t, layout))
+
+
 @final
 @dataclass(frozen=True)
-class Exact(JumpStep):
+class Exact(IndependentStep):
     r"""Draw from the exact posterior :math:`\sum_{x_0} q(x_s\mid x_t,x_0)\,p(x_0\mid x_t)` of every element.
 
     Independent elements are exact in any number of steps. Source: Austin et al., D3PM, 2021.
@@ -63,65 +94,49 @@ class Exact(JumpStep):
     def numbers(self, schedule: Schedule, t: float, s: float | None) -> tuple[float, ...]:
         return _keep(schedule, t), _keep(schedule, s)
 
-    def __call__(
-        self,
-        process: Jump,
-        numbers: Sequence[Number],
-        x_t: Tensor,
-        p0: Tensor,
-        layout: Layout,
-        noise: Noise,
+    def law(
+        self, process: Jump, numbers: Sequence[Number], x_t: Tensor, p0: Tensor, layout: Layout
     ) -> Tensor:
-        keep_t, keep_s = numbers
-        p = process.posterior(x_t, p0, keep_t, keep_s, layout)
-        return pick(p, noise.uniform(x_t, layout))
+        return process.posterior(x_t, p0, numbers[0], numbers[1], layout)
 
 
 @final
 @dataclass(frozen=True)
-class TauLeap(JumpStep):
+class TauLeap(IndependentStep):
     r"""Tau-leaping: the reverse rates of the step's beginning hold for the whole step, h = t - s.
 
-    With the rates :math:`R_y` (:meth:`~sciffusion.process.Jump.reverse_rates`, the draw of the present class again
-    included) an element jumps with probability :math:`1-e^{-h\sum_y R_y}`, to the class y in proportion to :math:`R_y`.
-    A mask is thus lifted with probability :math:`1-e^{-h\lambda_t}`, :math:`\lambda_t=-\dot\alpha_t/(1-\alpha_t)`.
-    Poisson counts with at most one jump a step; the last step draws from :math:`p(x_0\mid x_t)`, for frozen rates would
-    leave noise behind. Source: Gillespie, 2001; Campbell et al., A continuous time framework for discrete denoising
-    models, 2022.
+    With the rates :math:`R_y` (:meth:`~sciffusion.process.Jump.reverse_rates`; uniform classes may redraw the present
+    one too) an element jumps with probability :math:`1-e^{-h\sum_y R_y}`, to the class y in proportion to :math:`R_y`:
+    Poisson counts with at most one jump a step. A mask is lifted with probability :math:`1-e^{-h\lambda_t}`,
+    :math:`\lambda_t=-\dot\alpha_t/(1-\alpha_t)`. The last step draws from :math:`p(x_0\mid x_t)`, for frozen rates
+    would leave noise behind. Source: Gillespie, 2001; Campbell et al., A continuous time framework for discrete
+    denoising models, 2022.
     """
 
     def numbers(self, schedule: Schedule, t: float, s: float | None) -> tuple[float, ...]:
+        keep = _keep(schedule, t)
         if s is None:
-            return (_keep(schedule, t),)
-        alpha, loss = _keep(schedule, t), -(t - s) * float(schedule.rates(t)[0])
-        # rates hold for masks and for classes alike: loss of survival over the mask's share, or over the survivors
-        return alpha, _ratio(loss, 1 - alpha), _ratio(loss, alpha)
+            return (keep,)
+        loss = -(t - s) * float(schedule.rates(t)[0])
+        return keep, _ratio(loss, 1 - keep), _ratio(loss, keep)
 
-    def __call__(
-        self,
-        process: Jump,
-        numbers: Sequence[Number],
-        x_t: Tensor,
-        p0: Tensor,
-        layout: Layout,
-        noise: Noise,
+    def law(
+        self, process: Jump, numbers: Sequence[Number], x_t: Tensor, p0: Tensor, layout: Layout
     ) -> Tensor:
-        u = noise.uniform(x_t, layout)
         if len(numbers) == 1:
-            return pick(process.posterior(x_t, p0, numbers[0], 1.0, layout), u)
+            return process.posterior(x_t, p0, numbers[0], 1.0, layout)
         keep, lifted, redrawn = numbers
         k, x_t = process.space.k, layout.clean(x_t)
         here = torch.nn.functional.one_hot(x_t, process.space.states).to(p0)
         if process.space.absorbing:
             jumps = on_elements(_jumped(lifted), p0, layout)
             to = torch.cat([p0, torch.zeros_like(p0[..., :1])], -1)
-            moved = jumps * to + (1 - jumps) * here
-            return pick(torch.where((x_t == k)[..., None], moved, here), u)
+            return torch.where((x_t == k)[..., None], jumps * to + (1 - jumps) * here, here)
         to = process.ratios(x_t, p0, keep, layout)
         total = to.sum(-1, keepdim=True)
-        # never through inf * p: where the forward rate is infinite, everything jumps
+        # the rate is infinite where nothing has survived: everything jumps then, and only ratios are left
         stay = torch.exp(-on_elements(redrawn, p0, layout) * total / k)
-        return pick((1 - stay) * to / total + stay * here, u)
+        return (1 - stay) * to / total + stay * here
 
 
 @final
