@@ -3,5 +3,14 @@
 from sciffusion.likelihood.bound import nelbo
 from sciffusion.likelihood.divergence import Divergence, Exact, Hutchinson, HutchinsonPlusPlus
 from sciffusion.likelihood.flow import log_likelihood
+from sciffusion.likelihood.jump import jump_nelbo
 
-__all__ = ["Divergence", "Exact", "Hutchinson", "HutchinsonPlusPlus", "log_likelihood", "nelbo"]
+__all__ = [
+    "Divergence",
+    "Exact",
+    "Hutchinson",
+    "HutchinsonPlusPlus",
+    "jump_nelbo",
+    "log_likelihood",
+    "nelbo",
+]

@@ -81,10 +81,9 @@ def _jumps(denoiser: Denoiser, x0: Value) -> dict[str | None, Jump]:
         if not isinstance(jump, Jump):
             raise ValueError(f"x0 holds the field {name!r}, which does not jump but has {jump}")
         jumps[name] = jump
-    if len({id(j.schedule) for j in jumps.values()}) > 1:
-        first = next(iter(jumps.values())).schedule
-        if any(j.schedule != first for j in jumps.values()):
-            raise ValueError("x0 has fields of different schedules; give all of them the same one")
+    first = next(iter(jumps.values())).schedule
+    if any(j.schedule is not first and j.schedule != first for j in jumps.values()):
+        raise ValueError("x0 has fields of different schedules; give all of them the same one")
     return jumps
 
 
