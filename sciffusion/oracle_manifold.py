@@ -1,7 +1,7 @@
-r"""Exact denoisers of known distributions on curved spaces, for geodesic processes.
+r"""Exact denoisers of known distributions on curved spaces.
 
-The prior's point :math:`x_1` is uniform, so :math:`\log_{x_0}x_1` has the density of the Jacobian J of exp, and
-:math:`x_t`, at :math:`v = \log_{x_0}x_t = \kappa\log_{x_0}x_1`, has the density
+In a geodesic process the prior's point :math:`x_1` is uniform, so :math:`\log_{x_0}x_1` has the density of the
+Jacobian J of exp, and :math:`x_t`, at :math:`v = \log_{x_0}x_t = \kappa\log_{x_0}x_1`, has the density
 
 .. math:: p(x_t\mid x_0) \propto \frac{J(v/\kappa)}{\kappa^n\,J(v)}
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.layout import Layout
-from sciffusion.process import Geodesic, Process
+from sciffusion.process import Geodesic, Process, Wrapped
 from sciffusion.space import Torus
 from sciffusion.state import Value, layout_of
 
@@ -109,37 +109,50 @@ class Atoms(Denoiser):
 class Cardioid(Denoiser):
     r"""The exact denoiser of independent angles with the density :math:`(1 + a\cos kx)/P`, :math:`k = 2\pi/P`.
 
-    At time t the angle was uniformly within :math:`h = \kappa P/2` of where it is now, so that
+    Noise leaves the density :math:`p_t(x) = (1 + a_t\cos kx)/P`. In a geodesic process the clean angle lies uniformly
+    within :math:`h = \kappa P/2` of the noised one, so that
 
     .. math:: E[\log_{x_t}x_0] = -\frac{a\sin(kx)\,(\sin kh - kh\cos kh)/k}{kh + a\cos(kx)\sin kh},\qquad
-              p_t(x) = \frac{1 + a_t\cos kx}{P},\quad a_t = a\,\frac{\sin kh}{kh}.
+              a_t = a\,\frac{\sin kh}{kh};
 
-    The probability flow keeps each angle's share of the probability, which gives it in closed form. With a = 0 the data
-    are uniform, and nothing moves. Raises ``ValueError`` unless 0 <= a < 1 and the space is a torus of one period.
+    wrapped noise has :math:`a_t = a\,e^{-k^2\sigma^2/2}` and a score. The probability flow keeps each angle's share of
+    the probability, which gives it in closed form. With a = 0 the data are uniform, and nothing moves.
+    Raises ``ValueError`` unless 0 <= a < 1 and the space is a torus of one period.
     """
 
-    def __init__(self, a: float, process: Geodesic) -> None:
+    def __init__(self, a: float, process: Geodesic | Wrapped) -> None:
         super().__init__()
         space = process.space
         if not 0 <= a < 1 or not isinstance(space, Torus) or isinstance(space.period, Tensor):
             raise ValueError(f"need 0 <= a < 1 and a torus of one period, got a={a} and {space}")
         self.a, self.process, self.k = a, process, 2 * math.pi / space.period
-        self.schedule = process.schedule
+        self.schedule, self.space = process.schedule, space
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
-        t = torch.as_tensor(t)
-        field, x, kappa, layout = _parts(self.process, x_t, t, None)
-        kh, angle = math.pi * kappa.clamp(min=1e-6), self.k * x
-        bend = kh.sin() - kh * kh.cos()
-        v = -self.a * angle.sin() * bend / self.k / (kh + self.a * angle.cos() * kh.sin())
-        return _predict(self.process, x_t, t, None, field.space.exp(x, v), layout)
+        assert isinstance(x_t, Tensor)
+        t, layout, x = torch.as_tensor(t), layout_of(x_t), x_t.double()
+        sigma = layout.expand(self.schedule.sigma(t).to(x.device), x)
+        angle, a = self.k * x, self.a * self._fade(sigma)
+        if isinstance(self.process, Geodesic):
+            kh = math.pi * sigma.clamp(min=1e-6)
+            slope = self.a * (kh.sin() / kh - kh.cos()) / self.k
+        else:
+            slope = a * self.k * sigma**2
+        v = -slope * angle.sin() / (1 + a * angle.cos())
+        return _predict(self.process, x_t, t, None, self.space.exp(x, v), layout)
+
+    def _fade(self, sigma: Tensor) -> Tensor:
+        """What noise leaves of the cosine."""
+        if isinstance(self.process, Geodesic):
+            return torch.sinc(sigma)
+        return torch.exp(-0.5 * (self.k * sigma) ** 2)
 
     def share(self, x: Tensor, t: float) -> Tensor:
         """The probability from the angle 0 to ``x`` at time t."""
-        angle, kappa = self.k * x, self.schedule.sigma(t)
-        return (angle + self.a * torch.sinc(kappa) * angle.sin()) / (2 * math.pi)
+        angle, a = self.k * x, self.a * self._fade(self.schedule.sigma(t))
+        return (angle + a * angle.sin()) / (2 * math.pi)
 
     def flow(self, x_t: Tensor, t: float, s: float) -> Tensor:
         """The exact map of the probability flow from time t to s, by bisection."""

@@ -6,6 +6,7 @@ from sciffusion.process.geodesic import Geodesic
 from sciffusion.process.joint import Joint
 from sciffusion.process.jump import Jump
 from sciffusion.process.jump_steps import Confident, Exact, JumpStep, TauLeap
+from sciffusion.process.wrapped import Wrapped
 
 __all__ = [
     "FieldProcess",
@@ -16,6 +17,7 @@ __all__ = [
     "Noised",
     "Process",
     "Target",
+    "Wrapped",
     "Confident",
     "Exact",
     "JumpStep",

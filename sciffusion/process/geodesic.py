@@ -86,7 +86,7 @@ class Geodesic(FieldProcess):
 
     def show(
         self, x_t: Tensor, t: Tensor, layout: Layout, sigma_data: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Number]:
         r"""The point itself; the way to x0 per unit of output, :math:`-\kappa_t` times the prior's spread."""
         spread = self.space.noise_scale(x_t, layout)
         scale = spread.to(x_t) if isinstance(spread, Tensor) else spread
@@ -200,8 +200,9 @@ class Geodesic(FieldProcess):
         return layout.clean(self.space.exp(x, _times(1 - ahead / here, x, layout) * v))
 
 
-def _times(c: Number, x: Tensor, layout: Layout) -> Tensor:
-    return layout.expand(torch.as_tensor(c).to(x), x)
+def _times(c: Number, x: Tensor, layout: Layout) -> Number:
+    """What multiplies the field ``x`` by ``c``."""
+    return layout.expand(c.to(x), x) if isinstance(c, Tensor) else c
 
 
 def _equal(a: Number, b: Number) -> bool:

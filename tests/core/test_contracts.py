@@ -25,7 +25,7 @@ from sciffusion.oracle import Gaussian as GaussianOracle
 from sciffusion.oracle import PointCloud
 from sciffusion.oracle_jump import Sequences
 from sciffusion.oracle_manifold import Atoms, Cardioid
-from sciffusion.process import Gaussian, Geodesic, Joint, Jump, Process
+from sciffusion.process import Gaussian, Geodesic, Joint, Jump, Process, Wrapped
 from sciffusion.samplers import BDIA, LMS, EulerMaruyama
 from sciffusion.schedule import VE, VP, Learned, RectifiedFlow, Schedule
 from sciffusion.solver import Solver
@@ -145,6 +145,7 @@ def process_cases() -> list[tuple[Process, Value]]:
         (Gaussian(FLOW), randn(3, 4)),
         (Jump(FLOW, Categorical(3)), torch.randint(0, 3, (3, 5), generator=torch.Generator())),
         (Geodesic(FLOW, Sphere()), sphere),
+        (Wrapped(VE(), Torus()), randn(3, 4, 3)),
         (Joint(processes), State({"pos": field, "kind": kinds}, layout)),
     ]
 

@@ -120,7 +120,7 @@ def test_a_run_that_stops_early_is_on_the_geodesic(
     kappa = float(TrigFlow().sigma(0.3))
     want = space.exp(x0, kappa * space.log(x0, start))
     x = Sampler(solver, max(3, solver.fewest), stop=0.3)(Knows(x0, process), start).x
-    assert gap(space, x, want) < 1e-7
+    assert gap(space, x, want) < 1e-12
 
 
 @pytest.mark.parametrize(("space", "shape"), CASES, ids=name)
