@@ -93,7 +93,8 @@ class FirstHitting:
                 fields = {}
                 for k, p0 in process.fields(previous).items():
                     now = (places[k] == call).reshape(at[k].shape).to(p0.device)
-                    fields[k] = torch.where(now, pick(p0, uniform[k]), at[k])
+                    lifted = torch.where(now, pick(p0, uniform[k]), at[k])
+                    fields[k] = layout_of(x, k).clean(lifted)
                 x = process.rebuild(prediction.x_t, fields)
                 if path:
                     values.append(x)
