@@ -108,11 +108,18 @@ class Given(Denoiser):
 
 
 def check_condition(cond: Condition, x: Value) -> None:
-    """Raise ``ValueError`` if a tensor of the condition has rows that are neither samples, nor points, nor one for all."""
+    """Raise ``ValueError`` unless every tensor of the condition has a row for each sample or point, or one for all.
+
+    A state in a condition must hold as many samples, or one.
+    """
     if cond is None:
         return
     rows = {1, batch_of(x), *(v.shape[0] for v in (x.values() if type(x) is State else (x,)))}
-    for leaf in pytree.tree_leaves(cond):
+    for leaf in pytree.tree_leaves(cond, is_leaf=lambda c: type(c) is State):
+        if type(leaf) is State and leaf.batch not in (1, batch_of(x)):
+            raise ValueError(
+                f"cond holds a state of {leaf.batch} samples for a batch of {batch_of(x)}"
+            )
         if isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] not in rows:
             raise ValueError(
                 f"cond holds a tensor of shape {tuple(leaf.shape)} for a batch of {batch_of(x)}: its first dimension "
@@ -153,6 +160,8 @@ class Preconditioned(Denoiser):
     ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; Gaussian
     fields alone need one. Samplers hand every denoiser its prediction of the step before; the
     network gets it only with ``self_condition``, for one that never learnt to read it must not be given it.
+
+    Raises ``ValueError`` unless every ``sigma_data`` is positive.
     """
 
     def __init__(
@@ -167,6 +176,9 @@ class Preconditioned(Denoiser):
         super().__init__()
         self.net, self.process, self.target, self.sigma_data = net, process, target, sigma_data
         self.self_condition = self_condition
+        for s in sigma_data.values() if isinstance(sigma_data, Mapping) else (sigma_data,):
+            if not bool((torch.as_tensor(s) > 0).all()):
+                raise ValueError(f"sigma_data must be positive, got {s}; measure it on the data")
 
     def under(self, process: Process) -> Preconditioned:
         """The same network under another process (another schedule); shares the weights."""

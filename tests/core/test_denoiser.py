@@ -18,7 +18,7 @@ from sciffusion.denoiser import (
     from_flow,
     from_score,
 )
-from sciffusion.layout import Dense
+from sciffusion.layout import Dense, Packed
 from sciffusion.noise import Noise
 from sciffusion.oracle import Gaussian as GaussianOracle
 from sciffusion.process import Gaussian, Joint, Jump, Target
@@ -321,6 +321,28 @@ def test_a_bound_condition_reaches_the_network_and_no_other_is_taken() -> None:
     assert isinstance(bound, Denoiser) and bound.process is denoiser.process
     with pytest.raises(ValueError, match="bound already"):
         bound(torch.zeros(2, 3), at(0.5), torch.zeros(2))
+
+
+def test_a_condition_of_another_batch_is_refused() -> None:
+    net = Says(torch.zeros(2, 3))
+    denoiser, x = Preconditioned(net, Gaussian(FLOW), sigma_data=1.0), torch.zeros(2, 3)
+    two, three = (State({"a": torch.zeros(n, 1)}, Dense(n)) for n in (2, 3))
+    atoms = State({"a": torch.zeros(5, 1)}, Packed(torch.tensor([0, 0, 0, 1, 1]), 2))
+    for cond in (torch.zeros(2), torch.zeros(1, 7), {"a": torch.tensor(3.0)}, two, atoms):
+        denoiser(x, at(0.5), cond)
+        assert net.seen[-1][2] is cond
+    for wrong in (torch.zeros(3), {"a": [torch.zeros(5, 2)]}):
+        with pytest.raises(ValueError, match=r"cond holds a tensor of shape .* for a batch of 2"):
+            denoiser(x, at(0.5), wrong)
+    with pytest.raises(ValueError, match="cond holds a state of 3 samples for a batch of 2"):
+        denoiser(x, at(0.5), {"cell": three})
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), torch.tensor([1.0, 0.0])], ids=str)
+def test_a_scale_of_the_data_that_is_not_positive_is_refused(wrong: float | Tensor) -> None:
+    for scale in (wrong, {"a": wrong}):
+        with pytest.raises(ValueError, match="sigma_data must be positive"):
+            Preconditioned(Says(torch.zeros(2)), Gaussian(FLOW), sigma_data=scale)
 
 
 @pytest.mark.parametrize("reads", [False, True])
