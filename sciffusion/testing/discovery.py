@@ -20,9 +20,14 @@ def final_classes(base: type, package: str = "sciffusion") -> list[type]:
     Every module of the package is imported; for the core's own, those of its domains are not.
     """
     root = importlib.import_module(package)
-    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
-        if root is not sciffusion or module.name.split(".")[1] not in _OUTSIDE:
-            importlib.import_module(module.name)
+    packages = [root]
+    while packages:
+        here = packages.pop()
+        for module in pkgutil.iter_modules(here.__path__, f"{here.__name__}."):
+            if here is sciffusion and module.name.split(".")[1] in _OUTSIDE:
+                continue
+            loaded = importlib.import_module(module.name)
+            packages += [loaded] * module.ispkg
     found: set[type] = set()
     waiting: list[type] = [base]
     while waiting:

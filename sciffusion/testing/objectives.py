@@ -102,7 +102,7 @@ def check_coupling(
 
 
 def check_divergence(divergence: Divergence, *, repeats: int = 2000) -> None:
-    """Check a divergence on linear maps of the plane.
+    """Check a divergence on a linear map of three numbers.
 
     Raises:
         AssertionError: unless its mean over seeds is the trace (within five standard errors), and a sample's estimate

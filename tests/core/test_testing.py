@@ -11,12 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from sciffusion.coupling import Coupling
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.grid import Grid
 from sciffusion.guidance import CFG
-from sciffusion.layout import Layout, Masked
+from sciffusion.layout import Dense, Layout, Masked
+from sciffusion.likelihood import Divergence
+from sciffusion.likelihood.divergence import Fields, Probes, Products
 from sciffusion.noise import Noise
-from sciffusion.process import Gaussian
+from sciffusion.objective import TimeSampler, Weight
+from sciffusion.process import Gaussian, Process
 from sciffusion.samplers import Multistep
 from sciffusion.samplers.ddim import ddim_rule
 from sciffusion.schedule import RectifiedFlow, Schedule
@@ -24,7 +28,9 @@ from sciffusion.solver import Level, Rule, Solver
 from sciffusion.space import Euclidean, GaussianSpace
 from sciffusion.state import State, Value
 from sciffusion.testing import (
+    check_coupling,
     check_denoiser,
+    check_divergence,
     check_grid,
     check_guidance,
     check_layout,
@@ -32,6 +38,8 @@ from sciffusion.testing import (
     check_schedule,
     check_solver,
     check_space,
+    check_times,
+    check_weight,
     claims,
     measured_order,
     split,
@@ -327,6 +335,143 @@ def test_a_process_with_one_fault_is_found() -> None:
     check_process(Gaussian(Wrong()), randn(3, 2))
     fails(lambda: check_process(Gaussian(Wrong("rates")), randn(3, 2)), "flow ->|-> flow")
     fails(lambda: check_process(Gaussian(FLOW), randn(1, 2)), "at least two samples")
+
+
+@dataclass(frozen=True)
+class Heavy(Weight):
+    """A weight with one fault."""
+
+    fault: str = ""
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        match self.fault:
+            case "dtype":
+                return t.float()
+            case "negative":
+                return t - 0.5
+            case "infinite":
+                return 1 / (t - t.flatten()[0])
+            case "batch":
+                return t / t.sum()
+        return t
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("dtype", "float64 weights"),
+        ("negative", "finite and not negative"),
+        ("infinite", "finite and not negative"),
+        ("batch", "a time alone"),
+    ],
+)
+def test_a_weight_with_one_fault_is_found(fault: str, law: str) -> None:
+    check_weight(Heavy(), FLOW)
+    fails(lambda: check_weight(Heavy(fault), FLOW), law)
+
+
+@dataclass(frozen=True)
+class Early(TimeSampler):
+    """Times of density 2t, with one fault."""
+
+    fault: str = ""
+
+    def quantile(self, u: Tensor, clock: Schedule) -> Tensor:
+        return 1 - u if self.fault == "falls" else u.sqrt()
+
+    def density(self, t: Tensor, clock: Schedule) -> Tensor:
+        return torch.ones_like(t) if self.fault == "density" else 2 * t
+
+    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
+        match self.fault:
+            case "global":
+                return torch.rand(batch, dtype=torch.float64)
+            case "other law":
+                return noise.scalars(batch)
+            case "ends":
+                return super().__call__(noise, batch, clock).round()
+        return super().__call__(noise, batch, clock)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("falls", "quantiles rise"),
+        ("density", "the density"),
+        ("global", "global generator"),
+        ("ends", "times inside"),
+        ("other law", "draws follow the quantiles"),
+    ],
+)
+def test_a_law_of_times_with_one_fault_is_found(fault: str, law: str) -> None:
+    check_times(Early(), FLOW)
+    fails(lambda: check_times(Early(fault), FLOW), law)
+
+
+@dataclass(frozen=True)
+class Shuffled(Coupling):
+    """Noise in another order, or changed."""
+
+    fault: str = ""
+
+    def __call__(self, x0: Value, eps: Value, cond: Condition, process: Process) -> Value:
+        assert isinstance(eps, Tensor) and isinstance(x0, Tensor)
+        match self.fault:
+            case "scaled":
+                return 1.1 * eps
+            case "in place":
+                return eps.mul_(-1)
+            case "data":
+                x0.mul_(2)
+            case "shape":
+                return eps.flatten(1)
+        return eps.roll(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("", "no farther apart"),
+        ("scaled", "moved, not changed"),
+        ("in place", "the noise None is left"),
+        ("data", "the data None are left"),
+        ("shape", "kind and shape"),
+    ],
+)
+def test_a_coupling_with_one_fault_is_found(fault: str, law: str) -> None:
+    x0 = Noise([0, 1, 2]).normal(torch.zeros(3, 2, 2).double(), Dense(3))  # the very noise it gets
+    check_coupling(Shuffled(), x0.clone(), None, Gaussian(FLOW), least=False)
+    fails(lambda: check_coupling(Shuffled(fault), x0.clone(), None, Gaussian(FLOW)), law)
+
+
+@dataclass(frozen=True)
+class Half(Divergence):
+    """Hutchinson's estimate from one vector, with one fault."""
+
+    fault: str = ""
+
+    def draw(self, probes: Probes, noise: Noise) -> list[list[Tensor]]:
+        return [probes.normal(noise)]
+
+    def trace(self, products: Products, probes: Probes, drawn: Sequence[Fields]) -> Tensor:
+        out = probes.dot(products(drawn[0]), drawn[0])
+        match self.fault:
+            case "half":
+                return out / 2
+            case "mean":
+                return out + 0.1 * (out.roll(1) - out)
+            case "sum":
+                return out.sum()
+        return out
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [("half", "the mean is the trace"), ("mean", "its own seed"), ("sum", "one trace a sample")],
+)
+def test_a_divergence_with_one_fault_is_found(fault: str, law: str) -> None:
+    check_divergence(Half())
+    fails(lambda: check_divergence(Half(fault)), law)
 
 
 def test_spoiling_touches_padding_alone_and_splitting_finds_the_samples() -> None:
