@@ -111,14 +111,21 @@ class Sampler:
         """This sampler with every step but the last taken ``rounds`` times, noised back to its start in between.
 
         A guided step then has as many chances to agree with its guidance: the recurrence of universal guidance
-        (Bansal et al., 2023), FreeDoM (Yu et al., 2023) and TFG (Ye et al., 2024). The cost grows as fast. Raises
-        ``ValueError`` for fewer than one round, and for multistep solvers, which have no history in a single step.
+        (Bansal et al., 2023), FreeDoM (Yu et al., 2023) and TFG (Ye et al., 2024). The cost grows as fast.
+
+        Raises ``ValueError`` for fewer than one round, for multistep solvers, which have no history in a single step,
+        and for a grid with times of its own for every sample.
         """
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {rounds}")
         if rounds == 1:
             return self
-        times = self.grid(process.clock, self.steps, self.start, self.stop).tolist()
+        grid = self.grid(process.clock, self.steps, self.start, self.stop)
+        if grid.ndim != 1:
+            raise ValueError(
+                "grid gives every sample times of its own; recurrence needs one for all"
+            )
+        times = grid.tolist()
         again = (Restart(s, t, 1, rounds - 1) for t, s in pairwise(times) if s > 0)
         return replace(self, restarts=(*self.restarts, *again))
 

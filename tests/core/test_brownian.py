@@ -14,10 +14,11 @@ from sciffusion.grid import LogSNR, Uniform
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian
-from sciffusion.samplers import DDIM, Multistep, Sampler
+from sciffusion.samplers import DDIM, Heun, Multistep, Sampler, Singlestep
 from sciffusion.schedule import RectifiedFlow
 from sciffusion.solver import Solver
 from sciffusion.state import Value
+from sciffusion.testing import gaussian_moments
 from tests.core.cases import mixture, name, randn
 
 FLOW = RectifiedFlow()
@@ -88,6 +89,16 @@ def test_runs_of_a_stochastic_solver_on_finer_grids_converge_to_one_path(solver:
     assert math.log2(gaps[0] / gaps[-1]) / 2 > 0.6
     other = tensor(Sampler(solver, 256, LogSNR(), START, STOP)(exact, x, Noise(4)).x)
     assert float((other - ends[-1]).square().mean().sqrt()) > 20 * gaps[-1]
+
+
+@pytest.mark.parametrize("solver", [DDIM(1.0), Singlestep(2, eta=1.0), Heun(churn=4.0)], ids=name)
+def test_the_noise_of_every_stage_is_that_of_its_own_part_of_the_step(solver: Solver) -> None:
+    """Independent of the other stages', as the moments of a run on Gaussian data show."""
+    eye, sampler = torch.eye(1).double(), Sampler(solver, 6)
+    exact = oracle.Gaussian(torch.zeros(1).double(), 0.36 * eye, Gaussian(FLOW))
+    end = tensor(sampler(exact, randn(20_000, 1), Noise(3, brownian=True)).x)
+    variance = gaussian_moments(sampler, FLOW, mean=0.0, variance=0.36)[1]
+    assert float(end.var()) == pytest.approx(variance, rel=0.04)  # four standard errors
 
 
 def test_each_sample_has_a_path_of_its_own_in_any_batch() -> None:

@@ -28,6 +28,21 @@ def tensor(x: Value) -> Tensor:
     return x
 
 
+class Spread(Denoiser):
+    """The exact denoiser of data whose numbers are independent, N(0, 0.3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = Gaussian(FLOW)
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        alpha, sigma = (c.reshape(-1, 1) for c in self.process.clock(t))
+        gain = 0.3 * alpha / (0.3 * alpha**2 + sigma**2)
+        return Prediction(gain * tensor(x_t), x_t, t, self.process)
+
+
 SOLVERS = [DDIM(), DDIM(1.0), Multistep(2), Multistep(2, 1.0)]
 
 
@@ -39,6 +54,13 @@ def test_without_tolerance_the_end_is_that_of_the_sequential_run(solver: Solver)
     assert torch.allclose(tensor(got.x), want, rtol=0, atol=1e-12)
     # every round settles one more value, whose prediction need not be repeated
     assert got.rounds <= 12 and got.nfe <= sum(12 - i for i in range(got.rounds))
+
+
+def test_how_far_a_sample_moves_does_not_depend_on_how_many_numbers_it_has() -> None:
+    sampler, x = Sampler(DDIM(), 30, Uniform()), randn(3, 1)
+    one, many = (Parallel(sampler, 1e-3)(Spread(), v) for v in (x, x.repeat(1, 400)))
+    assert one.rounds == many.rounds < 30
+    assert torch.allclose(tensor(many.x), tensor(one.x).expand(3, 400), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-6])

@@ -531,6 +531,16 @@ def test_one_size_of_molecules_needs_no_mask() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+def test_grids_of_their_own_need_a_row_a_sample_and_do_not_recur() -> None:
+    times = torch.stack([g(FLOW, 6) for g in (Uniform(), Karras())])
+    sampler = Sampler(DDIM(), 6, Times(times))
+    with pytest.raises(ValueError, match="grid holds times for 2 samples, the batch has 3"):
+        sampler(mixture(), randn(3, 2))
+    with pytest.raises(ValueError, match="recurrence needs one for all"):
+        sampler.recurrent(Gaussian(FLOW), 2)
+    assert [w.start for w in sampler.windows(Gaussian(FLOW))] == times[0, :-1].tolist()
+
+
 def test_samples_on_grids_of_their_own_end_where_each_ends_alone() -> None:
     process = Gaussian(FLOW)
     grids = [Uniform(), Karras(), LogSNR()]
