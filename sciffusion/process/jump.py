@@ -127,9 +127,9 @@ class Jump(FieldProcess):
             lost = layout.expand((1 - keep).clamp(min=1e-30).to(p0), x0)
             return torch.where(x_t == k, -log_p / lost, torch.zeros_like(log_p))
         known = torch.nn.functional.one_hot(layout.clean(x0), k).to(p0)
-        keep = keep.clamp(
-            min=torch.finfo(p0.dtype).eps
-        )  # the rate is infinite at 0, where nothing is left to tell
+        # the rate is infinite at 0, where nothing is left to tell; a ratio is at 1
+        eps = torch.finfo(p0.dtype).eps
+        keep = keep.clamp(eps, 1 - eps)
         got, want = (self.ratios(x_t, p, keep, layout) for p in (p0, known))
         off = (got - want) / want
         # at low survival all ratios are nearly one and the rate is large: log1p keeps the digits; elsewhere log does
