@@ -13,7 +13,7 @@ from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.layout import Dense, Layout
 from sciffusion.likelihood import jump_nelbo
 from sciffusion.noise import Noise
-from sciffusion.objective import EDM, Likelihood, Objective
+from sciffusion.objective import EDM, Likelihood, LogUniform, Objective
 from sciffusion.oracle import Categorical as Independent
 from sciffusion.oracle_jump import Sequences
 from sciffusion.process import Gaussian, Joint, Jump
@@ -275,3 +275,61 @@ def test_garbage_outside_the_samples_changes_no_bound(space: Categorical) -> Non
     for garbage in (float("nan"), 1e6):
         dirty = p0.masked_fill(outside[..., None], garbage)
         assert torch.equal(loss(layout, dirty, x_t.masked_fill(outside, 10**6)), clean)
+
+
+@pytest.mark.parametrize("space", KINDS, ids=name)
+def test_the_likelihood_objective_estimates_the_bound_within_its_standard_error(
+    space: Categorical,
+) -> None:
+    """Times even in their logarithm give every draw a finite variance."""
+    process, copies = Jump(RectifiedFlow(), space), 3000
+    oracle = Sequences(table(), process)
+    objective = Objective(process, weight=Likelihood(), times=LogUniform(1e-4, 1e4))
+    x0 = oracle.sequences.repeat_interleave(copies, 0)
+    loss = objective(oracle, x0, noise=Noise(0)).per_sample.reshape(-1, copies) * oracle.n
+    error = loss.std(1) / copies**0.5
+    assert float((oracle.probs * error).pow(2).sum().sqrt()) < 0.05
+    assert bool(((loss.mean(1) + oracle.log_prob(oracle.sequences)).abs() < 4 * error).all())
+
+
+@pytest.mark.parametrize("space", KINDS, ids=name)
+@pytest.mark.parametrize("layout", ["masked", "packed"])
+def test_the_estimate_for_classes_that_depend_on_each_other_is_their_likelihood(
+    space: Categorical, layout: str
+) -> None:
+    joint, copies = Joint({"k": Jump(Cosine(), space)}), 30
+    oracle = Sequences(table(), joint, "k")
+    x0 = oracle.sequences
+    got = jump_nelbo(oracle, state(list(x0) * copies, layout), 0, draws=128)
+    got = got.reshape(copies, len(x0))
+    error = got.std(0) / copies**0.5
+    assert float(error.max()) < 0.05
+    assert bool(((got.mean(0) + oracle.log_prob(x0)).abs() < 4.5 * error).all())
+
+
+class Tempered(Denoiser):
+    """The probabilities of another denoiser to a power: those of no data at all."""
+
+    def __init__(self, inner: Denoiser, power: float) -> None:
+        super().__init__()
+        self.inner, self.power, self.process = inner, power, inner.process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        p = self.inner(x_t, t).x0
+        assert isinstance(p, Tensor)
+        p = p**self.power
+        return Prediction(p / p.sum(-1, keepdim=True), x_t, t, self.process)
+
+
+@pytest.mark.parametrize("space", KINDS, ids=name)
+@pytest.mark.parametrize("power", [0.5, 2.0])
+def test_a_denoiser_of_wrong_confidence_pays_for_it_in_the_mean(
+    space: Categorical, power: float
+) -> None:
+    oracle = Sequences(table(), Jump(RectifiedFlow(), space))
+    bound = jump_nelbo(Tempered(oracle, power), oracle.sequences.repeat(8, 1), 0, draws=128)
+    entropy = -float(oracle.probs @ oracle.probs.log())
+    mean = float(oracle.probs @ bound.reshape(8, -1).mean(0))
+    assert mean > entropy + 0.05
