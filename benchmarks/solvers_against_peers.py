@@ -130,7 +130,9 @@ def diffusers(name: str, grids: Sequence[str] = ("",), **settings: object) -> li
         def run(steps: int, x: Tensor, mean: Mean) -> Tensor:
             torch.manual_seed(1)
             scheduler = getattr(library, name)(prediction_type="epsilon", **settings, **more)
-            log_snr = torch.log(scheduler.alphas_cumprod.double() / (1 - scheduler.alphas_cumprod.double()))
+            log_snr = torch.log(
+                scheduler.alphas_cumprod.double() / (1 - scheduler.alphas_cumprod.double())
+            )
             scheduler.set_timesteps(steps)
             x = x * float(scheduler.init_noise_sigma)
             for t in scheduler.timesteps:
@@ -184,8 +186,10 @@ def contenders() -> dict[str, list[Callable[[], list[Contender]]]]:
     return {
         "DDIM": [
             lambda: ours(DDIM()),
-            lambda: diffusers("DDIMScheduler", clip_sample=False)
-            + diffusers("DDIMScheduler", clip_sample=False, **trailing),
+            lambda: (
+                diffusers("DDIMScheduler", clip_sample=False)
+                + diffusers("DDIMScheduler", clip_sample=False, **trailing)
+            ),
             lambda: azula("DDIMSampler"),
         ],
         "Euler": [
@@ -235,8 +239,10 @@ def contenders() -> dict[str, list[Callable[[], list[Contender]]]]:
         ],
         "DDPM": [
             lambda: ours(Ancestral()),
-            lambda: diffusers("DDPMScheduler", clip_sample=False)
-            + diffusers("DDPMScheduler", clip_sample=False, **trailing),
+            lambda: (
+                diffusers("DDPMScheduler", clip_sample=False)
+                + diffusers("DDPMScheduler", clip_sample=False, **trailing)
+            ),
             lambda: azula("DDPMSampler"),
         ],
         "DPM-Solver++ 2M SDE": [

@@ -159,8 +159,8 @@ def check_guidance(
     Raises:
         AssertionError: unless scale 1 is the conditional prediction, and whatever the scale the result is a prediction
             of the same kind, of the same process, without a history under ``no_grad``, at the same time and point;
-            NaN outside the samples changes nothing; a previous prediction is handed on; and the guided denoiser keeps the
-            contract of denoisers.
+            NaN outside the samples changes nothing; a previous prediction is handed on; and the guided denoiser keeps
+            the contract of denoisers.
     """
     process, scales = conditional.process, (0.0, 0.5, 1.0, 2.0, 7.0)
     for t in (0.9, 0.5, 0.1):
