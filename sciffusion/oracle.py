@@ -297,6 +297,7 @@ class Categorical(Denoiser):
         k, prior = process.space.k, self.probs.double()
         keep = layout.expand(process.schedule.alpha(t), x).to(torch.float64)
         keep = keep.expand(x.shape)[..., None]
+        x = layout.clean(x)
         hit = torch.nn.functional.one_hot(x, process.space.states)[..., :k].double()
         if process.space.absorbing:
             seen = (x < k)[..., None]

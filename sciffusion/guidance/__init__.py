@@ -11,6 +11,7 @@ from sciffusion.guidance.mean_energy import MeanEnergy
 from sciffusion.guidance.perturbed import Perturbed
 from sciffusion.guidance.plusplus import CFGPlusPlus
 from sciffusion.guidance.projected import Projected, Rescaled
+from sciffusion.guidance.sharpened import Sharpened
 from sciffusion.guidance.smoothing import Smoothing
 from sciffusion.guidance.threshold import DynamicThreshold
 from sciffusion.guidance.zerostar import CFGZeroStar
@@ -32,5 +33,6 @@ __all__ = [
     "Projected",
     "Rescaled",
     "Scale",
+    "Sharpened",
     "Smoothing",
 ]

@@ -196,7 +196,7 @@ class Jump(FieldProcess):
         self, x_t: Tensor, t: Tensor, layout: Layout, sigma_data: float | Tensor
     ) -> tuple[Tensor, None]:
         """The one-hot classes, in the default dtype."""
-        return layout.clean(self.one_hot(x_t, torch.get_default_dtype())), None
+        return layout.clean(self.one_hot(layout.clean(x_t), torch.get_default_dtype())), None
 
     def read(
         self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
@@ -299,5 +299,5 @@ class Jump(FieldProcess):
 
 
 def _at_least(c: Number) -> Number:
-    """A divisor that is zero where the numerator is."""
+    """A divisor kept from zero, for numerators that vanish with it."""
     return c.clamp(min=1e-300) if isinstance(c, Tensor) else max(c, 1e-300)

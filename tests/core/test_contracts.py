@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sciffusion.coupling import Align, Conditional, Coupling, Independent, Permutation
 from sciffusion.denoiser import Denoiser, Given, Preconditioned
 from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, Uniform
-from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed
+from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed, Sharpened
 from sciffusion.guidance.base import Change
 from sciffusion.inverse import DPS, MMPS, SDA, Mask, Method, PiGDM, Posterior, Windowed
 from sciffusion.layout import Layout
@@ -187,6 +187,7 @@ def denoiser_cases() -> list[tuple[Denoiser, Value, Tensor | None]]:
         ),
         (CategoricalOracle(torch.tensor([0.5, 0.3, 0.2]), jump), classes, None),
         (Sequences(table / table.sum(), jump), classes, None),
+        (Sharpened(Sequences(table / table.sum(), jump), 0.5, 0.9), classes, None),
         (Atoms(torch.ones(3) / 3, torch.eye(3), Geodesic(FLOW, Sphere())), torch.eye(3), None),
         (Cardioid(0.5, Geodesic(FLOW, Torus())), x % 1, None),
         (net, inputs, cond),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
 import pytest
 import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
+from sciffusion.grid import Times
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.oracle import Categorical as CategoricalOracle
 from sciffusion.process import Gaussian, Joint, Jump
-from sciffusion.samplers import DDIM, Heun, Multistep, Sampler
-from sciffusion.schedule import VE, Cosine, RectifiedFlow
-from sciffusion.solver import Solver
+from sciffusion.samplers import DDIM, Heun, Multistep, Restart, Sampler
+from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule
+from sciffusion.solver import Level, Rule, Solver
 from sciffusion.space import Categorical
 from sciffusion.state import State, Value
 from tests.core.cases import SOLVERS, allowed, name, packed, padded
@@ -125,7 +130,7 @@ class Recorder(Denoiser):
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
-        self.seen.append((float(t), x_t))
+        self.seen.append((float(t.flatten()[0]), x_t))
         return self.inner(x_t, t)
 
 
@@ -143,6 +148,56 @@ def test_the_classes_shown_are_noised_to_the_time_that_is_told(
     Sampler(solver, 3, start=0.9)(recorder, start, 1)
     assert recorder.seen[0][0] >= 0.9
     for t, x in recorder.seen:
+        assert isinstance(x, Tensor)
+        probs = PROBS @ forward(space, 1 - t)[:K]
+        counts = torch.bincount(x.flatten(), minlength=space.states).double()
+        assert chi2(counts, probs) < 25, (t, counts, probs)
+
+
+@final
+class Zigzag(Solver):
+    """Evaluates at the start of a step, below its end, above it again, and at that same time once more."""
+
+    order = 1
+    evaluations = 4
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def nodes(
+        self, clock: Schedule, t: float, s: float | None, steps: int, past: Sequence[float]
+    ) -> tuple[float, ...]:
+        low, high = 0.5 * (s or 0.1), 0.6 * t + 0.4 * (s or 0.1)
+        return t, low, high, high
+
+    def rules(self, nodes: Sequence[Level], past: Sequence[Level], end: Level) -> tuple[Rule, ...]:
+        return (Rule(1.0, ()),) * 4
+
+
+@pytest.mark.parametrize("own_grids", [False, True])
+@pytest.mark.parametrize("space", KINDS, ids=name)
+@pytest.mark.parametrize("way", ["restart", "zigzag"])
+def test_classes_that_are_noised_again_on_the_way_have_the_law_of_their_time(
+    space: Categorical, way: str, own_grids: bool
+) -> None:
+    process, n = Jump(RectifiedFlow(), space), 20_000
+    recorder = Recorder(CategoricalOracle(PROBS, process))
+    times = torch.tensor([0.9, 0.7, 0.4, 0.0], dtype=torch.float64)
+    grid = Times(times.expand(2, -1) if own_grids else times)
+    restarts = (Restart(0.4, 0.8, 2),) if way == "restart" else ()
+    solver = Zigzag() if way == "zigzag" else DDIM()
+    sampler = Sampler(solver, 3, grid, start=0.9, restarts=restarts)
+    x0 = torch.multinomial(
+        PROBS, 2 * n, replacement=True, generator=torch.Generator().manual_seed(0)
+    )
+    start = process.perturb(x0.reshape(2, n), torch.tensor(0.9), Noise(0)).x_t
+    done = sampler(recorder, start, 1).x
+    assert isinstance(done, Tensor)
+    seen = [*recorder.seen, (0.0, done)]
+    told = [t for t, _ in seen]
+    assert any(b > a for a, b in pairwise(told))
+    for t, x in seen:
         assert isinstance(x, Tensor)
         probs = PROBS @ forward(space, 1 - t)[:K]
         counts = torch.bincount(x.flatten(), minlength=space.states).double()
@@ -214,6 +269,31 @@ def test_padding_may_hold_any_integer() -> None:
         noised = joint.perturb(dirty, torch.tensor(0.5), Noise(0))
         assert isinstance(noised.x_t, State) and isinstance(clean.x_t, State)
         assert torch.equal(noised.x_t["k"], clean.x_t["k"])
+
+
+def test_a_network_is_shown_the_same_whatever_the_padding_holds() -> None:
+    field, layout = padded([torch.tensor([0, 1]), torch.tensor([2])])
+    for space in KINDS:
+        process = Jump(RectifiedFlow(), space)
+        shown = [
+            process.show(torch.where(layout.mask, field, fill), torch.tensor(0.5), layout, 1.0)[0]
+            for fill in (0, -1, 10**6)
+        ]
+        assert torch.equal(shown[0], shown[1]) and torch.equal(shown[0], shown[2])
+        assert bool((shown[0][~layout.mask] == 0).all())
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [RectifiedFlow(), Cosine(), VP(), Polynomial(), RectifiedFlow().shift(2.0)],
+    ids=name,
+)
+def test_the_time_of_a_survival_is_found(schedule: Schedule) -> None:
+    process = Jump(schedule, Categorical(K))
+    times = torch.tensor([[1e-4, 0.2], [0.5, 0.999]], dtype=torch.float64)
+    assert torch.allclose(process.time(schedule.alpha(times)), times, rtol=1e-9, atol=1e-9)
+    ends = process.time(torch.tensor([1.5, -0.5]))
+    assert ends.tolist() == [0.0, 1.0]
 
 
 def test_schedules_that_keep_the_classes_are_refused() -> None:
