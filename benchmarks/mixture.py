@@ -38,11 +38,9 @@ def posterior_mean(x: Tensor, alpha: float, sigma: float) -> Tensor:
     y = x.double()
     covs = ROOTS @ ROOTS.mT
     noised = alpha**2 * covs + sigma**2 * torch.eye(2, dtype=torch.float64)
-    chol = torch.linalg.cholesky(noised)
     centred = y[:, None] - alpha * MEANS  # (n, K, 2)
-    solved = torch.cholesky_solve(centred[..., None], chol)[..., 0]
-    log_p = WEIGHTS.log() - chol.diagonal(dim1=1, dim2=2).log().sum(1)
-    log_p = log_p - 0.5 * (centred * solved).sum(2)
+    solved = torch.einsum("kij,nkj->nki", torch.linalg.inv(noised), centred)
+    log_p = WEIGHTS.log() - 0.5 * torch.logdet(noised) - 0.5 * (centred * solved).sum(2)
     means = MEANS + alpha * torch.einsum("kij,nkj->nki", covs, solved)
     return (log_p.softmax(1)[..., None] * means).sum(1).to(x)
 

@@ -292,7 +292,7 @@ def calls_needed(curves: Sequence[dict[int, float]], threshold: float) -> int | 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--samples", type=int, default=8192)
+    parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.03, help="at least, per measurement")
     parser.add_argument("--seed", type=int, default=0)
