@@ -137,7 +137,7 @@ def test_the_draws_of_one_step_are_independent() -> None:
 
 def test_a_sample_whose_step_goes_down_follows_its_path_whatever_the_others_do() -> None:
     like = torch.zeros(2, 3, dtype=torch.float64)
-    starts, ends = torch.tensor([0.5, 0.3]), torch.tensor([0.4, 0.3])
+    starts, ends = torch.tensor([0.5, 0.3]), torch.tensor([0.4, 0.35])
     both = Noise([5, 6], brownian=True).between(starts, ends).normal(like, Dense(2))
     first = Noise([5], brownian=True).between(starts[:1], ends[:1]).normal(like[:1], Dense(1))
     assert torch.equal(both[:1], first)

@@ -211,6 +211,15 @@ def test_beyond_the_window_every_field_takes_one_first_order_step(stop: float) -
         assert torch.allclose(whole.x[field], want[field], rtol=0, atol=1e-9)
 
 
+def test_a_run_to_time_0_ends_on_clean_data_even_where_the_schedule_keeps_noise() -> None:
+    schedule, variance = VE(0.5, 80.0), torch.eye(1).double()
+    exact = oracle.Gaussian(torch.zeros(1).double(), variance, Gaussian(schedule))
+    x = 80 * randn(4, 1)
+    # a Gaussian's flow keeps its quantiles; then the prediction at sigma = 0.5
+    want = x * (1.25 / 6401) ** 0.5 / 1.25
+    assert torch.allclose(tensor(Adaptive(1e-9, 1e-9)(exact, x).x), want, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("clock", ["a", "b"])
 def test_fields_whose_schedules_end_elsewhere_are_carried_together(clock: str) -> None:
     """Rectified flow has no noise at t = 0 and no data at t = 1; the exploding schedule has both at both."""

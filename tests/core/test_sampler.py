@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,7 @@ from sciffusion.noise import Noise
 from sciffusion.oracle import Gaussian as GaussianOracle
 from sciffusion.oracle import Mixture
 from sciffusion.process import Gaussian, Joint, Jump
-from sciffusion.samplers import DDIM, Ancestral, Carry, Heun, Multistep, Sampler
+from sciffusion.samplers import BDIA, DDIM, DEIS, Ancestral, Carry, Heun, Multistep, Sampler, UniPC
 from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule
 from sciffusion.solver import Solver
 from sciffusion.space import Categorical, Euclidean, ZeroCoM
@@ -406,6 +406,31 @@ def test_a_run_can_be_taken_step_by_step() -> None:
     assert all(len(c.history) <= 2 for c in carries)
     with pytest.raises(ValueError, match="the run is over after 5 steps"):
         sampler.step(denoiser, carry, noise)
+
+
+class Shifting(Denoiser):
+    """Moves the point before it predicts there."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__()
+        self.inner, self.process = inner, inner.process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        return self.inner(tensor(x_t) + 0.3 * t.sin(), t)
+
+
+@pytest.mark.parametrize("solver", [DDIM(), Multistep(2, 1.0), UniPC(2), DEIS(2), BDIA()], ids=name)
+def test_a_run_goes_on_from_the_point_to_which_its_denoiser_moves(solver: Solver) -> None:
+    """As if each value had been moved there by hand, the history's too."""
+    denoiser, sampler, noise = mixture(), Sampler(solver, 6, Uniform(), 0.9), Noise(2)
+    carry = sampler.init(denoiser, randn(4, 2))
+    got = tensor(sampler(Shifting(denoiser), carry.x, 2).x)
+    for (t,) in carry.plan.times:
+        moved = replace(carry, x=tensor(carry.x) + 0.3 * t.sin())
+        carry = sampler.step(denoiser, moved, noise)
+    assert torch.allclose(got, tensor(carry.x), rtol=0, atol=1e-12)
 
 
 def test_an_old_carry_can_be_continued_again() -> None:
