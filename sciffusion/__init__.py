@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sciffusion.guidance import Perturbed as Perturbed
     from sciffusion.guidance import Projected as Projected
     from sciffusion.guidance import Rescaled as Rescaled
+    from sciffusion.guidance import Sharpened as Sharpened
     from sciffusion.guidance import Smoothing as Smoothing
     from sciffusion.inverse import DPS as DPS
     from sciffusion.inverse import MMPS as MMPS
@@ -73,10 +74,13 @@ if TYPE_CHECKING:
     from sciffusion.objective import Stratified as Stratified
     from sciffusion.objective import Uncertainty as Uncertainty
     from sciffusion.objective import UniformTimes as UniformTimes
+    from sciffusion.process import Confident as Confident
     from sciffusion.process import Gaussian as Gaussian
     from sciffusion.process import Geodesic as Geodesic
     from sciffusion.process import Joint as Joint
     from sciffusion.process import Jump as Jump
+    from sciffusion.process import TauLeap as TauLeap
+    from sciffusion.process import Wrapped as Wrapped
     from sciffusion.registry import load_domain as load_domain
     from sciffusion.samplers import BDIA as BDIA
     from sciffusion.samplers import DDIM as DDIM
@@ -169,6 +173,7 @@ _NAMES = {
         "Perturbed",
         "Projected",
         "Rescaled",
+        "Sharpened",
         "Smoothing",
     ),
     "inverse": (
@@ -212,10 +217,13 @@ _NAMES = {
         "UniformTimes",
     ),
     "process": (
+        "Confident",
         "Gaussian",
         "Geodesic",
         "Joint",
         "Jump",
+        "TauLeap",
+        "Wrapped",
     ),
     "registry": ("load_domain",),
     "samplers": (
