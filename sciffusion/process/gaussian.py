@@ -57,7 +57,7 @@ class Gaussian(FieldProcess):
         return self.space.prior(x0, layout, noise)
 
     def prior_field(self, like: Tensor, layout: Layout, noise: Noise) -> Tensor:
-        return self.space.prior(like, layout, noise) * float(self.schedule.sigma(1.0))
+        return self.space.prior(like, layout, noise) * float(self.schedule.sigma(1.0).detach())
 
     def perturb_field(
         self, x0: Tensor, t: Tensor, layout: Layout, noise: Noise, eps: Tensor | None

@@ -65,7 +65,7 @@ class Jump(FieldProcess):
     step: JumpStep = field(default_factory=Exact)
 
     def __post_init__(self) -> None:
-        start, end = float(self.schedule.alpha(0.0)), float(self.schedule.alpha(1.0))
+        start, end = (float(self.schedule.alpha(t).detach()) for t in (0.0, 1.0))
         if not (start > 0.99 and end < 0.1):
             raise ValueError(
                 f"a jump process needs a schedule whose alpha falls from 1 to 0, got {start} to {end}"

@@ -164,7 +164,9 @@ class Sampler:
     def init(self, denoiser: Denoiser, x: Value) -> Carry:
         """Begin at ``x``, a value at time ``start``. Every coefficient of the run is computed here."""
         denoiser.process.check(x)
-        return Carry(x, 0, (), self.plan(denoiser.process, x))
+        with torch.no_grad():  # levels of a learned schedule are numbers too
+            plan = self.plan(denoiser.process, x)
+        return Carry(x, 0, (), plan)
 
     def step(self, denoiser: Denoiser, carry: Carry, noise: Noise) -> Carry:
         """One step. Raises ``ValueError`` when the run is over."""
@@ -232,7 +234,8 @@ class Sampler:
             x: the start, ``process.prior(like, noise)`` at time 1 or a value noised to ``start``.
             seed: of the noise drawn on the way: an integer, one integer per sample, or a running stream.
             path: keep every value on the way.
-            grad: let gradients flow through the run (memory then grows with the steps).
+            grad: let gradients flow through the run, to ``x`` and the denoiser (memory then grows with the steps). The
+                coefficients of the steps are numbers, those of a learned schedule too.
             callback: called with the carry after every step.
         """
         noise = seed if isinstance(seed, Noise) else Noise(seed)

@@ -576,3 +576,16 @@ def test_samples_on_grids_of_their_own_end_where_each_ends_alone() -> None:
         for i, grid in enumerate(grids):
             alone = tensor(Sampler(solver, 6, grid)(mixture(process), x[i : i + 1], [4 + i]).x)
             assert torch.allclose(got[i : i + 1], alone, rtol=0, atol=1e-12), solver
+
+
+@pytest.mark.parametrize("solver", [Multistep(2), Multistep(3, 1.0), UniPC(2)], ids=name)
+def test_samples_with_less_of_a_history_than_others_end_where_each_ends_alone(
+    solver: Solver,
+) -> None:
+    """A prediction made at pure noise counts nothing in a multistep rule, whatever the others of the batch have."""
+    times = torch.tensor([[1, 1 - 1e-13, 0.6, 0.3, 0], [1, 0.8, 0.5, 0.2, 0]], dtype=torch.float64)
+    x = randn(2, 2)
+    got = tensor(Sampler(solver, 4, Times(times))(mixture(), x, [4, 5]).x)
+    for i in range(2):
+        alone = Sampler(solver, 4, Times(times[i]))(mixture(), x[i : i + 1], [4 + i]).x
+        assert torch.allclose(got[i : i + 1], tensor(alone), rtol=0, atol=1e-12)

@@ -9,12 +9,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sciffusion.denoiser import Condition, Preconditioned
+from sciffusion.likelihood import log_likelihood, nelbo
 from sciffusion.noise import Noise
 from sciffusion.objective import Objective
 from sciffusion.oracle import Gaussian as GaussianOracle
-from sciffusion.process import Gaussian, Target
-from sciffusion.samplers import DDIM, Sampler
+from sciffusion.process import Gaussian, Jump, Target
+from sciffusion.samplers import (
+    DDIM,
+    Adaptive,
+    Heun,
+    Multistep,
+    Parallel,
+    Restart,
+    Sampler,
+    Singlestep,
+)
 from sciffusion.schedule import Learned, Schedule, ZeroTerminalSNR
+from sciffusion.space import Categorical
 from sciffusion.state import Value
 from sciffusion.testing import check_schedule
 from tests.core.cases import default_dtype, randn
@@ -182,6 +193,29 @@ def test_a_learned_schedule_samples_like_any_other() -> None:
         out = Sampler(DDIM(), 64)(oracle, x).x
     assert isinstance(out, Tensor) and not out.requires_grad
     assert float(out.std()) == pytest.approx(0.5, rel=0.04)
+
+
+@pytest.mark.filterwarnings("error:Converting a tensor with requires_grad")
+def test_whatever_runs_under_it_takes_its_levels_for_numbers_without_a_warning() -> None:
+    torch.set_warn_always(True)  # torch says it once a process else
+    try:
+        schedule = shaken(1, 0.5)
+        process = Gaussian(schedule)
+        exact = GaussianOracle(torch.zeros(2), 0.25 * torch.eye(2), process)
+        x = process.prior(randn(3, 2), Noise(0))
+        assert isinstance(x, Tensor)
+        for solver in (Heun(8.0), Multistep(3), Singlestep(2)):
+            Sampler(solver, 4, restarts=(Restart(0.3, 0.6),))(exact, x, grad=True)
+        for out in (
+            Adaptive(1e-2, 1e-2)(exact, x).x,
+            Parallel(Sampler(DDIM(1.0), 4))(exact, x).x,
+            log_likelihood(exact, x, rtol=1e-2, atol=1e-2),
+            nelbo(exact, x, draws=1),
+            Jump(schedule, Categorical(3)).prior(torch.zeros(2, 3).long(), Noise(0)),
+        ):
+            assert isinstance(out, Tensor) and not out.requires_grad
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_its_weights_can_be_saved_and_have_the_default_dtype() -> None:
