@@ -38,11 +38,15 @@ def posterior_mean(x: Tensor, alpha: float, sigma: float) -> Tensor:
     y = x.double()
     covs = ROOTS @ ROOTS.mT
     noised = alpha**2 * covs + sigma**2 * torch.eye(2, dtype=torch.float64)
-    centred = y[:, None] - alpha * MEANS  # (n, K, 2)
-    solved = torch.einsum("kij,nkj->nki", torch.linalg.inv(noised), centred)
-    log_p = WEIGHTS.log() - 0.5 * torch.logdet(noised) - 0.5 * (centred * solved).sum(2)
-    means = MEANS + alpha * torch.einsum("kij,nkj->nki", covs, solved)
-    return (log_p.softmax(1)[..., None] * means).sum(1).to(x)
+    a, b, c = noised[:, 0, 0], noised[:, 0, 1], noised[:, 1, 1]  # of every mode, (K,)
+    det = a * c - b**2
+    u, v = (y[:, i, None] - alpha * MEANS[:, i] for i in (0, 1))  # (n, K)
+    p, q = (c * u - b * v) / det, (a * v - b * u) / det
+    log_p = WEIGHTS.log() - 0.5 * det.log() - 0.5 * (u * p + v * q)
+    gained = alpha * covs  # what p and q say about the data
+    means = [MEANS[:, i] + gained[:, i, 0] * p + gained[:, i, 1] * q for i in (0, 1)]
+    share = log_p.softmax(1)
+    return torch.stack([(share * m).sum(1) for m in means], 1).to(x)
 
 
 def start(n: int, seed: int) -> Tensor:
