@@ -142,9 +142,8 @@ class Mixture(Denoiser):
         alpha, sigma = _levels(self.process, x_t, t)
         added = noise.covariance * sigma[:, :, None] * sigma[:, None, :]
         means, parts = [], []
-        for w, m, c in zip(
-            self.weights.double(), self.means.double(), self.covs.double(), strict=True
-        ):
+        modes = (v.to(x) for v in (self.weights, self.means, self.covs))
+        for w, m, c in zip(*modes, strict=True):
             centred = x - alpha * m
             # the marginal's covariance in the basis of the space, (B or 1, R, R)
             ct = noise.basis.T @ (c * alpha[:, :, None] * alpha[:, None, :] + added) @ noise.basis
@@ -195,9 +194,9 @@ class Gaussian(Denoiser):
         noise = self.mixture.noise(x_t)
         root = torch.linalg.cholesky(noise.basis.T @ noise.covariance @ noise.basis)
         white = torch.linalg.solve_triangular(root, noise.basis.T, upper=False)  # (R, D)
-        c, axes = torch.linalg.eigh(white @ self.cov.double() @ white.T)
+        c, axes = torch.linalg.eigh(white @ self.cov.to(white) @ white.T)
         ratio = ((a_s**2 * c + s_s**2) / (a_t**2 * c + s_t**2)).sqrt()
-        flat, m = x_t.reshape(x_t.shape[0], -1).double(), self.mean.double()
+        flat, m = x_t.reshape(x_t.shape[0], -1).double(), self.mean.to(white)
         z = (flat - a_t * m) @ white.T @ axes * ratio
         return (a_s * m + z @ axes.T @ root.T @ noise.basis.T).to(x_t).reshape(x_t.shape)
 
@@ -294,8 +293,8 @@ class Categorical(Denoiser):
         return Prediction(self.process.rebuild(x_t, fields), x_t, t, self.process)
 
     def _posterior(self, process: Jump, x: Tensor, t: Tensor, layout: Layout) -> Tensor:
-        k, prior = process.space.k, self.probs.double()
-        keep = layout.expand(process.schedule.alpha(t), x).to(torch.float64)
+        k, prior = process.space.k, self.probs.to(x.device, torch.float64)
+        keep = layout.expand(process.schedule.alpha(t).to(x.device), x)
         keep = keep.expand(x.shape)[..., None]
         x = layout.clean(x)
         hit = torch.nn.functional.one_hot(x, process.space.states)[..., :k].double()

@@ -60,7 +60,8 @@ class Sequences(Denoiser):
         k, valid = self.jump.space.k, layout.clean(torch.ones_like(x, dtype=torch.bool))
         if set(layout.count(x).tolist()) != {self.n}:
             raise ValueError(f"every sample must hold {self.n} elements, got {layout.count(x)}")
-        keep = layout.expand(self.jump.schedule.alpha(t), x).expand(x.shape)[valid]
+        probs, sequences = self.probs.to(x.device), self.sequences.to(x.device)
+        keep = layout.expand(self.jump.schedule.alpha(t).to(x.device), x).expand(x.shape)[valid]
         keep, seen = keep.reshape(-1, self.n, 1), x[valid].reshape(-1, self.n)
         hit = torch.nn.functional.one_hot(seen, self.jump.space.states)[..., :k].double()
         if self.jump.space.absorbing:
@@ -68,22 +69,22 @@ class Sequences(Denoiser):
         else:
             likely = keep * hit + (1 - keep) / k
         # (B, k^n, n): how likely each position of each sequence makes what is seen there
-        each = likely[:, None].expand(-1, len(self.sequences), -1, -1)
-        each = each.gather(-1, self.sequences[None, :, :, None].expand(len(seen), -1, -1, 1))
-        weight = self.probs * each[..., 0].prod(-1)
-        onehot = torch.nn.functional.one_hot(self.sequences, k).double()
+        each = likely[:, None].expand(-1, len(sequences), -1, -1)
+        each = each.gather(-1, sequences[None, :, :, None].expand(len(seen), -1, -1, 1))
+        weight = probs * each[..., 0].prod(-1)
+        onehot = torch.nn.functional.one_hot(sequences, k).double()
         p = torch.einsum("bs,snk->bnk", weight, onehot)
-        out = torch.zeros(*x.shape, k, dtype=torch.float64)
+        out = torch.zeros(*x.shape, k, dtype=torch.float64, device=x.device)
         out[valid] = (p / weight.sum(1)[:, None, None]).reshape(-1, k)
         return out.to(torch.get_default_dtype())
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of sequences (B, n), nats, (B,) float64."""
-        return self.probs[self.index(x)].log()
+        return self.probs.to(x.device)[self.index(x)].log()
 
     def index(self, x: Tensor) -> Tensor:
         """The place of sequences (B, n) in the flat table, (B,)."""
-        place = torch.zeros(len(x), dtype=torch.long)
+        place = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for column in x.T:
             place = place * self.jump.space.k + column
         return place

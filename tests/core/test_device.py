@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sciffusion import oracle
 from sciffusion.denoiser import Condition, Denoiser, Preconditioned
 from sciffusion.grid import Times
 from sciffusion.layout import Layout, Masked, Packed
@@ -21,6 +22,7 @@ from sciffusion.likelihood import (
 )
 from sciffusion.noise import Noise
 from sciffusion.objective import Likelihood, MinSNR, Objective, Weight
+from sciffusion.oracle_jump import Sequences
 from sciffusion.process import Gaussian, Joint, Jump
 from sciffusion.samplers import DDIM, Heun, Langevin, Multistep, Restart, Sampler
 from sciffusion.samplers.adaptive import Adaptive
@@ -28,7 +30,7 @@ from sciffusion.samplers.parallel import Parallel
 from sciffusion.schedule import RectifiedFlow
 from sciffusion.space import Categorical, Euclidean, ZeroCoM
 from sciffusion.state import State, Value, cat, take
-from tests.core.cases import packed, padded, points, randn
+from tests.core.cases import mixture, packed, padded, points, randn
 from tests.core.elsewhere import Far, far, somewhere_else
 
 FLOW, SEEDS = RectifiedFlow(), [5, 3, 8, 1]
@@ -166,6 +168,33 @@ def test_what_is_done_elsewhere_is_what_is_done_here(kind: str, task: str) -> No
                 here[name].detach().double().nan_to_num(),
             )
             assert torch.allclose(*both, rtol=0, atol=1e-12), name
+
+
+def test_exact_denoisers_come_to_where_their_data_lie() -> None:
+    jump, classes = Jump(FLOW, Categorical(3)), torch.tensor([[0, 1], [2, 0]])
+    table = torch.full((3, 3), 1 / 9).double()
+    t = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    pos, masked = padded(points((3, 1)))
+    cov = torch.diag(torch.tensor([0.3, 1.2])).double()
+    gauss = oracle.Gaussian(torch.ones(2), cov, Gaussian(FLOW))
+    exact: list[tuple[Denoiser, Tensor]] = [
+        (mixture(), randn(2, 2)),
+        (gauss, randn(2, 2)),
+        (oracle.Categorical(torch.tensor([0.5, 0.3, 0.2]), jump), classes),
+        (Sequences(table, jump), classes),
+    ]
+    cloud = oracle.PointCloud(1.3, Joint({"pos": Gaussian(FLOW, ZeroCoM())}), "pos")
+    with somewhere_else():
+        for denoiser, x in exact:
+            here, away = denoiser(x, t).x0, denoiser(far(x), t).x0
+            assert isinstance(away, Far) and torch.allclose(away.near, fields(here)["x"])
+        x = randn(2, 2)
+        there = gauss.flow(far(x), 0.9, 0.1)
+        assert isinstance(there, Far) and torch.allclose(there.near, gauss.flow(x, 0.9, 0.1))
+        assert isinstance(mixture().log_prob(far(x), 0.5), Far)
+        assert isinstance(Sequences(table, jump).log_prob(far(classes)), Far)
+        state = State({"pos": far(pos)}, Masked(far(masked.mask)))
+        assert isinstance(fields(cloud(state, t).x0)["pos"], Far)
 
 
 def fields(x: Value) -> dict[str, Tensor]:
