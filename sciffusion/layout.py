@@ -7,7 +7,10 @@ index (graphs). The rest of the library never asks which: it only calls the oper
 * ``reduce``: a field becomes one number per sample, over its valid entries;
 * ``count``: how many valid entries each sample has;
 * ``pool`` and ``spread``: sum over the points of a sample, features kept, and its way back (a centre of mass needs
-  both).
+  both);
+* ``clean``: padding becomes zero;
+* ``parts`` and ``assemble``: the samples' own shapes, and a field from their own parts (noise needs both);
+* ``take`` and ``cat``: samples out of a batch, and batches one after another.
 """
 
 from __future__ import annotations
