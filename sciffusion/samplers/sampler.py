@@ -144,16 +144,16 @@ class Sampler:
                 f"grid holds times for {len(times)} samples, the batch has {batch_of(x)}; give one row a sample"
             )
         each = [self._windows(process, row) for row in times.tolist()]
-        moves = []
-        for k in process.fields(x):
-            rows = [process.field(k).compile(self.solver, windows) for windows in each]
-            moves.append([_abreast(step) for step in zip(*rows, strict=True)])
         steps = list(zip(*each, strict=True))
         if any(len({len(w.nodes) for w in step}) != 1 for step in steps):
             raise ValueError(
                 f"{self.solver} evaluates the denoiser more often in some samples' grids than in others'; "
                 "use a solver with one evaluation a step"
             )
+        moves = []
+        for k in process.fields(x):
+            rows = [process.field(k).compile(self.solver, windows) for windows in each]
+            moves.append([_abreast(step) for step in zip(*rows, strict=True)])
         nodes = [
             list(torch.tensor([w.nodes for w in step], dtype=torch.float64).T) for step in steps
         ]

@@ -169,6 +169,36 @@ def test_networks_see_a_log_snr_for_each_sample() -> None:
         assert torch.allclose(net.seen[-1][1], FLOW.log_snr(0.3).float().expand(3))
 
 
+def test_every_field_of_a_network_has_the_log_snr_of_its_own_schedule() -> None:
+    shown: dict[str, Tensor] = {}
+
+    class Shown(nn.Module):
+        def forward(
+            self, x: State, level: dict[str, Tensor], cond: object, previous: object
+        ) -> dict[str, Tensor]:
+            shown.update(level)
+            return {k: torch.zeros_like(v) for k, v in x.items()}
+
+    schedules = {"a": FLOW, "b": VP()}
+    process = Joint({k: Gaussian(v) for k, v in schedules.items()}, clock="b")
+    x = State({k: torch.zeros(3, 2) for k in schedules}, Dense(3))
+    for t in (at(0.3), torch.tensor([0.2, 0.5, 0.9]).double()):
+        Preconditioned(Shown(), process, sigma_data=1.0)(x, t)
+        for k, schedule in schedules.items():
+            assert torch.allclose(shown[k], schedule.log_snr(t).float().expand(3))
+
+
+@pytest.mark.parametrize("t", [1.001, -1e-9, 999.0, math.nan])
+def test_a_time_outside_the_unit_interval_is_refused(t: float) -> None:
+    process, x = Gaussian(FLOW), torch.zeros(2, 3)
+    denoiser = Preconditioned(Says(torch.zeros(2, 3)), process, sigma_data=1.0)
+    for time in (at(t), torch.tensor([0.5, t], dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+            process.perturb(x, time, Noise(0))
+        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+            denoiser(x, time)
+
+
 @pytest.mark.parametrize(
     ("dtype", "level"),
     [

@@ -18,7 +18,18 @@ from sciffusion.noise import Noise
 from sciffusion.oracle import Gaussian as GaussianOracle
 from sciffusion.oracle import Mixture
 from sciffusion.process import Gaussian, Joint, Jump
-from sciffusion.samplers import BDIA, DDIM, DEIS, Ancestral, Carry, Heun, Multistep, Sampler, UniPC
+from sciffusion.samplers import (
+    BDIA,
+    DDIM,
+    DEIS,
+    Ancestral,
+    Carry,
+    Heun,
+    Multistep,
+    Sampler,
+    Singlestep,
+    UniPC,
+)
 from sciffusion.schedule import VE, VP, Cosine, Polynomial, RectifiedFlow, Schedule
 from sciffusion.solver import Solver
 from sciffusion.space import Categorical, Euclidean, ZeroCoM
@@ -561,6 +572,9 @@ def test_grids_of_their_own_need_a_row_a_sample_and_do_not_recur() -> None:
     sampler = Sampler(DDIM(), 6, Times(times))
     with pytest.raises(ValueError, match="grid holds times for 2 samples, the batch has 3"):
         sampler(mixture(), randn(3, 2))
+    rows = torch.tensor([[1, 1 - 1e-13, 0.6, 0], [1, 0.8, 0.5, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="evaluates the denoiser more often in some samples'"):
+        Sampler(Singlestep(2), 3, Times(rows))(mixture(), randn(2, 2))
     with pytest.raises(ValueError, match="recurrence needs one for all"):
         sampler.recurrent(Gaussian(FLOW), 2)
     assert [w.start for w in sampler.windows(Gaussian(FLOW))] == times[0, :-1].tolist()
