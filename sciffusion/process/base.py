@@ -122,6 +122,8 @@ class Process(ABC):
     def check(self, x: Value) -> None:
         """Raise ``ValueError`` unless ``x`` is of the kind that this process noises, and finite in its samples."""
         self.check_kind(x)
+        if type(x) is not State and x.ndim == 0:
+            raise ValueError("x is a single number; its first dimension must be the samples")
         if batch_of(x) == 0:
             raise ValueError("x holds no sample")
         for name, v in self.fields(x).items():
