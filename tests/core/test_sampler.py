@@ -536,6 +536,8 @@ def test_wrong_starts_and_grids_are_refused() -> None:
         Sampler(DDIM(), 0)(mixture(), randn(2, 2))
     with pytest.raises(ValueError, match=r"at least 3 for Multistep\(order=3.*got 2"):
         Sampler(Multistep(3), 2)
+    with pytest.raises(ValueError, match="x is a single number"):
+        Sampler(DDIM(), 3)(mixture(), torch.tensor(0.5))
     with pytest.raises(
         ValueError, match="x is not finite: 1 of 4 numbers, the first at \\(1, 0\\)"
     ):
