@@ -58,7 +58,7 @@ Mean = Callable[[Tensor, float, float], Tensor]
 class Contender:
     """A solver of a library with one of its grids: ``run(steps, x, mean) -> samples``."""
 
-    library: str
+    package: str
     grid: str
     run: Callable[[int, Tensor, Mean], Tensor]
 
@@ -316,9 +316,9 @@ def main() -> None:
                 found += make()
             except ImportError as error:
                 print(f"{error.name} is skipped; the head of this file says how to install it")
-        curves = {f"{c.library}, {c.grid}": curve(c, x, truth) for c in found}
-        libraries = list(dict.fromkeys(c.library for c in found))
-        first = {lib: next(c for c in found if c.library == lib) for lib in libraries}
+        curves = {f"{c.package}, {c.grid}": curve(c, x, truth) for c in found}
+        libraries = list(dict.fromkeys(c.package for c in found))
+        first = {lib: next(c for c in found if c.package == lib) for lib in libraries}
         runs = {lib: (lambda c=c: c.run(30, small, identity)) for lib, c in first.items()}
         calls = {}
         for lib, c in first.items():
