@@ -20,12 +20,18 @@ from typing import final
 
 from torch import Tensor
 
+from sciffusion.layout import Layout
 from sciffusion.schedule import Schedule
 
-__all__ = ["Level", "Number", "Rule", "Solver", "Window"]
+__all__ = ["Level", "Number", "Rule", "Solver", "Window", "times"]
 
 Number = float | Tensor
 """A coefficient: one for all samples, or one for each, (B,)."""
+
+
+def times(c: Number, x: Tensor, layout: Layout) -> Tensor:
+    """The field ``x`` times a coefficient."""
+    return layout.expand(c.to(x), x) * x if isinstance(c, Tensor) else c * x
 
 
 @final

@@ -28,7 +28,7 @@ from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 from sciffusion.process.base import FieldProcess, levels_at
 from sciffusion.schedule import Schedule
-from sciffusion.solver import Level, Number, Rule, Solver, Window
+from sciffusion.solver import Level, Number, Rule, Solver, Window, times
 from sciffusion.space import Euclidean, GaussianSpace, LinearSpace
 
 if TYPE_CHECKING:
@@ -258,15 +258,11 @@ class Gaussian(FieldProcess):
         noise: Noise,
     ) -> Tensor:
         """The same with numbers that differ between the samples."""
-
-        def times(c: Number, x: Tensor) -> Tensor:
-            return layout.expand(torch.as_tensor(c).to(x), x) * x
-
-        out = times(rule.base, base)
+        out = times(rule.base, base, layout)
         for c, x in (*zip(rule.x0, x0, strict=False), *zip(rule.values, values, strict=False)):
-            out = out + times(c, x)
+            out = out + times(c, x, layout)
         if bool(torch.as_tensor(rule.noise).any()):
-            out = out + times(rule.noise, self.space.prior(out, layout, noise))
+            out = out + times(rule.noise, self.space.prior(out, layout, noise), layout)
         return out
 
 

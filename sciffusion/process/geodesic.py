@@ -81,7 +81,7 @@ class Geodesic(FieldProcess):
     ) -> tuple[Tensor, Tensor, Tensor]:
         x0 = self.space.project(x0, layout)
         eps = self.noise_field(x0, layout, noise) if eps is None else eps
-        kappa = _times(self.schedule.sigma(t), x0, layout)
+        kappa = _factor(self.schedule.sigma(t), x0, layout)
         return layout.clean(self.space.exp(x0, kappa * self.space.log(x0, eps))), x0, eps
 
     def show(
@@ -90,7 +90,7 @@ class Geodesic(FieldProcess):
         r"""The point itself; the way to x0 per unit of output, :math:`-\kappa_t` times the prior's spread."""
         spread = self.space.noise_scale(x_t, layout)
         scale = spread.to(x_t) if isinstance(spread, Tensor) else spread
-        return x_t, -scale * _times(self.schedule.sigma(t), x_t, layout)
+        return x_t, -scale * _factor(self.schedule.sigma(t), x_t, layout)
 
     def read(
         self, raw: Tensor, x_t: Tensor, t: Tensor, layout: Layout, target: Target, shown: Any = None
@@ -103,7 +103,7 @@ class Geodesic(FieldProcess):
             gain = shown
         else:
             kappa, rate = self.schedule.sigma(t), self.schedule.rates(t)[1]
-            gain = _times(-kappa / rate, x_t, layout)
+            gain = _factor(-kappa / rate, x_t, layout)
         v = self.space.to_tangent(x_t, layout.clean(raw))
         return layout.clean(self.space.exp(x_t, gain * v))
 
@@ -114,7 +114,7 @@ class Geodesic(FieldProcess):
             return x0_hat
         self._check(target)
         kappa, rate = self.schedule.sigma(t), self.schedule.rates(t)[1]
-        return layout.clean(_times(-rate / kappa, x_t, layout) * self.space.log(x_t, x0_hat))
+        return layout.clean(_factor(-rate / kappa, x_t, layout) * self.space.log(x_t, x0_hat))
 
     @staticmethod
     def _check(target: Target) -> None:
@@ -146,7 +146,7 @@ class Geodesic(FieldProcess):
         else:
             self._check(target)
             w = (self.schedule.rates(t)[1] / self.schedule.sigma(t)) ** 2
-        return layout.reduce(_times(w, error, layout) * error) / self.space.dof(x0, layout).clamp(
+        return layout.reduce(_factor(w, error, layout) * error) / self.space.dof(x0, layout).clamp(
             min=1
         )
 
@@ -191,16 +191,16 @@ class Geodesic(FieldProcess):
         # evaluated at the end of the step: go again from the evaluation before, with the mean of both velocities
         before, at = layout.clean(values[1]), layout.clean(values[0])
         seen = self.space.transport(at, before, self.space.log(at, x0[0]))
-        seen = _times(move[stage - 1] / here, before, layout) * seen
+        seen = _factor(move[stage - 1] / here, before, layout) * seen
         mean = 0.5 * (self.space.log(before, x0[1]) + seen)
         return self._go(before, mean, move[stage - 1], here, layout)
 
     def _go(self, x: Tensor, v: Tensor, here: Number, ahead: Number, layout: Layout) -> Tensor:
         """From kappa ``here`` to ``ahead`` on the geodesic that reaches the data with the velocity ``v``."""
-        return layout.clean(self.space.exp(x, _times(1 - ahead / here, x, layout) * v))
+        return layout.clean(self.space.exp(x, _factor(1 - ahead / here, x, layout) * v))
 
 
-def _times(c: Number, x: Tensor, layout: Layout) -> Number:
+def _factor(c: Number, x: Tensor, layout: Layout) -> Number:
     """What multiplies the field ``x`` by ``c``."""
     return layout.expand(c.to(x), x) if isinstance(c, Tensor) else c
 

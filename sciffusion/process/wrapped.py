@@ -30,7 +30,7 @@ from sciffusion.noise import Noise
 from sciffusion.process.base import FieldProcess
 from sciffusion.process.gaussian import Gaussian
 from sciffusion.schedule import Schedule
-from sciffusion.solver import Number, Rule, Solver, Window
+from sciffusion.solver import Rule, Solver, Window, times
 from sciffusion.space import Torus
 
 if TYPE_CHECKING:
@@ -196,16 +196,12 @@ class Wrapped(FieldProcess):
         noise: Noise,
     ) -> Tensor:
         """The affine rule, whose coefficients sum to 1 since alpha is 1, on the ways from the base."""
-
-        def times(c: Number, v: Tensor) -> Tensor:
-            return (layout.expand(c.to(v), v) if isinstance(c, Tensor) else c) * v
-
         ways = [self.space.log(base, x) for x in values]
         step = torch.zeros_like(base)
         for b, way, x, p in zip(rule.x0, ways, values, x0, strict=False):
-            step = step + times(b, way + self.space.log(x, p))
+            step = step + times(b, way + self.space.log(x, p), layout)
         for c, way in zip(rule.values, ways, strict=False):
-            step = step + times(c, way)
+            step = step + times(c, way, layout)
         if bool(torch.as_tensor(rule.noise).any()):
-            step = step + times(rule.noise, noise.normal(base, layout))
+            step = step + times(rule.noise, noise.normal(base, layout), layout)
         return layout.clean(self.space.exp(base, step))

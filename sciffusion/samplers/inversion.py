@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser
-from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian, Process
 from sciffusion.samplers.bdia import BDIA
 from sciffusion.samplers.ddim import DDIM
 from sciffusion.samplers.sampler import Plan, Sampler, Solution
-from sciffusion.solver import Number, Rule
+from sciffusion.solver import Rule, times
 from sciffusion.state import Value, layout_of
 
 __all__ = ["invert", "revert"]
@@ -103,10 +102,6 @@ def _rules(process: Process, plan: Plan, step: int, like: Value) -> Mapping[str 
     return {k: move[1][0] for k, move in zip(process.fields(like), moves, strict=True)}
 
 
-def _times(c: Number, x: Tensor, layout: Layout) -> Tensor:
-    return layout.expand(c.to(x), x) * x if isinstance(c, Tensor) else c * x
-
-
 def _undo_ddim(denoiser: Denoiser, plan: Plan, step: int, x_s: Value, iterations: int) -> Value:
     process, t = denoiser.process, plan.times[step][0]
     rules = _rules(process, plan, step, x_s)
@@ -119,14 +114,14 @@ def _undo_ddim(denoiser: Denoiser, plan: Plan, step: int, x_s: Value, iterations
         size = torch.where(plan.ends[step] == 0, 1.0, a**2 + s**2)
         # the same point among values as large as data of unit variance have
         growth = ((alpha**2 + sigma**2) / size).sqrt()
-        fields[k] = _times(growth, x, layout_of(x_s, k))
+        fields[k] = times(growth, x, layout_of(x_s, k))
     target, guess = process.fields(x_s), process.rebuild(x_s, fields)
     for _ in range(iterations):
         x0 = process.fields(denoiser(guess, t).x0)
         for k, x in process.fields(guess).items():
             layout, rule = layout_of(x_s, k), rules[k]
-            missing = target[k] - _times(rule.base, x, layout) - _times(rule.x0[0], x0[k], layout)
-            fields[k] = x + _times(slopes[k], missing, layout)
+            missing = target[k] - times(rule.base, x, layout) - times(rule.x0[0], x0[k], layout)
+            fields[k] = x + times(slopes[k], missing, layout)
         guess = process.rebuild(x_s, fields)
     return guess
 
@@ -138,6 +133,6 @@ def _undo_bdia(denoiser: Denoiser, plan: Plan, step: int, x_t: Value, x_s: Value
     out = {}
     for k, x in process.fields(x_t).items():
         layout, rule = layout_of(x_t, k), rules[k]
-        rest = target[k] - _times(rule.base, x, layout) - _times(rule.x0[0], x0[k], layout)
-        out[k] = _times(1 / rule.values[1], rest, layout)
+        rest = target[k] - times(rule.base, x, layout) - times(rule.x0[0], x0[k], layout)
+        out[k] = times(1 / rule.values[1], rest, layout)
     return process.rebuild(x_t, out)
