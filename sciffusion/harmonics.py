@@ -19,6 +19,7 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 __all__ = ["Harmonics", "SphereGrid"]
 
@@ -95,15 +96,33 @@ def _legendre(lmax: int, theta: Tensor) -> Tensor:
     return out
 
 
+def _slopes(table: Tensor) -> Tensor:
+    r"""From :math:`\bar P_{lm}`, (m, l, nlat), the pair :math:`m\bar P_{lm}/\sin\theta` and
+    :math:`-d\bar P_{lm}/d\theta`, (2, m, l, nlat), by recursions that need no division by sin(theta)."""
+    n = len(table)
+    m = torch.arange(n, dtype=table.dtype)[:, None, None]
+    l = torch.arange(n, dtype=table.dtype)[:, None]
+    above, below = pad(table[1:], (0, 0, 0, 0, 0, 1)), pad(table[:-1], (0, 0, 0, 0, 1, 0))  # m +- 1
+    up, down = (l - m) * (l + m + 1), (l + m) * (l - m + 1)
+    north = (up.clamp(min=0).sqrt() * above - down.clamp(min=0).sqrt() * below) / 2
+    above, below = (pad(x[:, :-1], (0, 0, 1, 0)) for x in (above, below))  # of the degree l - 1
+    up, down = (l - m) * (l - m - 1), (l + m) * (l + m - 1)
+    east = (up.clamp(min=0).sqrt() * above + down.clamp(min=0).sqrt() * below) / 2
+    east = east * ((2 * l + 1) / (2 * l - 1).abs()).sqrt()
+    # order 0: the order -1 is minus the order 1, and nothing varies along a parallel
+    north[0], east[0] = 2 * north[0], 0.0
+    return torch.stack([east, north])
+
+
 @final
 class Harmonics:
-    """The transform between fields (..., nlat, nlon) and coefficients (..., (lmax+1)^2), in float64.
+    """The transform between fields (..., nlat, nlon) and coefficients (..., (lmax+1)^2), in ``dtype``.
 
     The coefficient of :math:`Y_{lm}` lies at l^2 + l + m; ``degrees`` names the l of each. A field of degree at most
     ``lmax`` comes back from analysis and synthesis as it was. Raises ``ValueError`` if the grid is too coarse for that.
     """
 
-    def __init__(self, grid: SphereGrid, lmax: int) -> None:
+    def __init__(self, grid: SphereGrid, lmax: int, dtype: torch.dtype = torch.float64) -> None:
         if not 0 <= lmax <= _LARGEST:
             raise ValueError(f"lmax must lie in 0..{_LARGEST}, got {lmax}")
         if 2 * lmax > grid.degree or grid.nlon < 2 * lmax + 1:
@@ -111,21 +130,25 @@ class Harmonics:
                 f"a grid of {grid.shape} points resolves lmax = {min(grid.degree, grid.nlon - 1) // 2}, "
                 f"not {lmax}; lower lmax or refine the grid"
             )
-        self.grid, self.lmax = grid, lmax
+        self.grid, self.lmax, self.dtype = grid, lmax, dtype
         self.degrees = torch.repeat_interleave(
             torch.arange(lmax + 1), 2 * torch.arange(lmax + 1) + 1
         )
         order = torch.arange((lmax + 1) ** 2) - self.degrees**2 - self.degrees
         # where (l, m) lies in an array (cosine or sine, |m|, l)
         self._at = ((order < 0).long() * (lmax + 1) + order.abs()) * (lmax + 1) + self.degrees
-        table = _legendre(lmax, grid.colatitudes)
-        table[1:] *= math.sqrt(2)
-        self._tables = {torch.device("cpu"): (table, grid.area)}
+        self._root = torch.full((lmax + 1, 1, 1), math.sqrt(2), dtype=torch.float64)
+        self._root[0] = 1.0
+        self._exact = _legendre(lmax, grid.colatitudes) * self._root
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._gradients: dict[torch.device, Tensor] = {}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._tables:
-            table, area = self._tables[torch.device("cpu")]
-            self._tables[device] = table.to(device), area.to(device)
+            self._tables[device] = (
+                self._exact.to(device, self.dtype),
+                self.grid.area.to(device, self.dtype),
+            )
         return self._tables[device]
 
     def analysis(self, x: Tensor) -> Tensor:
@@ -135,7 +158,7 @@ class Harmonics:
     def adjoint(self, x: Tensor) -> Tensor:
         """The transpose of :meth:`synthesis`: sums of harmonics times entries, without the cells' areas."""
         table, _ = self._on(x.device)
-        waves = torch.fft.rfft(x.double(), dim=-1)[..., : self.lmax + 1].transpose(-1, -2)
+        waves = torch.fft.rfft(x.to(self.dtype), dim=-1)[..., : self.lmax + 1].transpose(-1, -2)
         parts = torch.stack([waves.real, -waves.imag], -3)  # (..., 2, m, nlat)
         out = torch.einsum("...cmj,mlj->...cml", parts, table)
         return out.flatten(-3)[..., self._at.to(x.device)]
@@ -143,20 +166,46 @@ class Harmonics:
     def synthesis(self, coefficients: Tensor) -> Tensor:
         r"""The field :math:`\sum_{lm} a_{lm} Y_{lm}`, (..., nlat, nlon)."""
         table, _ = self._on(coefficients.device)
-        a, n = coefficients.double(), self.lmax + 1
+        return self._wave_sum(torch.einsum("...cml,mlj->...cmj", self._unpack(coefficients), table))
+
+    def gradient(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The eastward and northward slopes of the field on the unit sphere, each (..., nlat, nlon).
+
+        :math:`(\sin\theta)^{-1}\partial_\varphi` and :math:`-\partial_\theta` of :meth:`synthesis`, exact, on pole
+        rows too (there longitude says which way is east).
+        """
+        device = coefficients.device
+        if device not in self._gradients:
+            slopes = _slopes(self._exact / self._root) * self._root
+            self._gradients[device] = slopes.to(device, self.dtype)
+        both = torch.einsum(
+            "...cml,dmlj->...dcmj", self._unpack(coefficients), self._gradients[device]
+        )
+        # along a parallel, cosines become minus sines, and sines cosines
+        cosine, sine = both[..., 0, :, :, :].unbind(-3)
+        east = self._wave_sum(torch.stack([sine, -cosine], -3))
+        return east, self._wave_sum(both[..., 1, :, :, :])
+
+    def _unpack(self, coefficients: Tensor) -> Tensor:
+        """Coefficients as (..., cosine or sine, m, l)."""
+        n = self.lmax + 1
+        a = coefficients.to(self.dtype)
         full = a.new_zeros(*a.shape[:-1], 2 * n * n)
         full[..., self._at.to(a.device)] = a
-        parts = torch.einsum("...cml,mlj->...cmj", full.unflatten(-1, (2, n, n)), table)
+        return full.unflatten(-1, (2, n, n))
+
+    def _wave_sum(self, parts: Tensor) -> Tensor:
+        """The field whose parallels have the amplitudes ``parts``, (..., cosine or sine, m, nlat)."""
         cosine, sine = parts.unbind(-3)
         # irfft counts every order but 0 twice
-        half = torch.full((n, 1), 0.5, dtype=torch.float64, device=a.device)
+        half = torch.full((self.lmax + 1, 1), 0.5, dtype=self.dtype, device=parts.device)
         half[0] = 1.0
         waves = torch.complex(cosine * half, -sine * half).transpose(-1, -2)
         return torch.fft.irfft(waves, n=self.grid.nlon, dim=-1, norm="forward")
 
     def log_det_gram(self) -> float:
         r""":math:`\log\det Y^TY` of the matrix Y of :meth:`synthesis`: how it stretches volume, squared."""
-        table, total = self._on(torch.device("cpu"))[0], 0.0
+        table, total = self._exact, 0.0
         for m in range(self.lmax + 1):
             own = table[m, m:]
             sines = (

@@ -114,3 +114,39 @@ def test_grids_that_cannot_carry_the_degree_are_refused() -> None:
         Harmonics(SphereGrid.gauss(9, 17), -1)
     with pytest.raises(ValueError, match="at least 2"):
         SphereGrid.regular(1, 4, poles=False)
+
+
+@EACH
+def test_the_gradient_is_that_of_the_field_poles_included(grid: SphereGrid) -> None:
+    harmonics = Harmonics(grid, LMAX)
+    theta = grid.colatitudes[:, None]
+    phi = 2 * math.pi * torch.arange(grid.nlon, dtype=torch.float64) / grid.nlon
+    # x = sin(theta) cos(phi), z = cos(theta), and their product
+    x, z = torch.sin(theta) * torch.cos(phi), torch.cos(theta) + 0 * phi
+    x_east, x_north = -torch.sin(phi) + 0 * theta, -torch.cos(theta) * torch.cos(phi)
+    z_north = torch.sin(theta) + 0 * phi
+    east, north = harmonics.gradient(harmonics.analysis(torch.stack([x, z, x * z])))
+    assert torch.allclose(east, torch.stack([x_east, 0 * z, x_east * z]), rtol=0, atol=1e-12)
+    want = torch.stack([x_north, z_north, x_north * z + x * z_north])
+    assert torch.allclose(north, want, rtol=0, atol=1e-12)
+
+
+@EACH
+def test_the_gradients_of_harmonics_are_orthogonal_with_norm_l_l_plus_1(grid: SphereGrid) -> None:
+    harmonics = Harmonics(grid, LMAX)
+    slopes = torch.stack(harmonics.gradient(torch.eye(SIZE)))
+    gram = torch.einsum("daij,dbij,i->ab", slopes, slopes, grid.area[:, 0])  # Green's identity
+    l = harmonics.degrees.double()
+    assert torch.allclose(gram, torch.diag(l * (l + 1)), rtol=0, atol=1e-11)
+
+
+def test_a_harmonics_works_in_the_precision_that_is_asked_for() -> None:
+    grid, a = SphereGrid.gauss(12, 24), randn(2, SIZE)
+    exact, single = Harmonics(grid, LMAX), Harmonics(grid, LMAX, torch.float32)
+    x = single.synthesis(a)
+    assert x.dtype == single.analysis(x).dtype == torch.float32
+    assert torch.allclose(x.double(), exact.synthesis(a), rtol=0, atol=1e-5)
+    for ours, theirs in zip(single.gradient(a), exact.gradient(a), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.allclose(ours.double(), theirs, rtol=0, atol=1e-4)
+    assert torch.allclose(single.analysis(x).double(), a, rtol=0, atol=1e-5)
