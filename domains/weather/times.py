@@ -1,0 +1,85 @@
+"""Times of either kind that xarray knows: numpy's datetime64, and cftime's calendars (noleap, 360_day ...).
+
+Differences are counted in whole microseconds, in the calendar of the data.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["calendar_of", "like", "microseconds", "shift", "show"]
+
+Times = NDArray[Any]
+"""One-dimensional, of datetime64 or of cftime objects (dtype object)."""
+
+_HOUR = 3_600_000_000
+
+
+def calendar_of(times: Times) -> str | None:
+    """The calendar of an array of times; None if it holds none. Numpy's own is proleptic_gregorian."""
+    if times.dtype.kind == "M":
+        return "proleptic_gregorian"
+    first = times.reshape(-1)[0] if times.dtype == object and times.size else None
+    return getattr(first, "calendar", None)
+
+
+def like(times: ArrayLike, reference: Times) -> Times:
+    """``times`` as a vector of the kind that ``reference`` is, whose resolution it takes.
+
+    Raises ``ValueError`` for times of another calendar, and if the resolution cannot hold them.
+    """
+    if reference.dtype.kind == "M":
+        given = np.atleast_1d(np.asarray(times))
+        if given.dtype == object and getattr(given.reshape(-1)[0], "calendar", None) is not None:
+            raise ValueError("times are cftime objects, those of the data are datetime64")
+        exact = given.astype("datetime64[ns]") if given.dtype.kind != "M" else given
+        out = exact.astype(reference.dtype)
+        if (out != exact).any():
+            raise ValueError(f"times are finer than the {reference.dtype} of the data")
+        return out
+    given = np.atleast_1d(np.asarray(times, dtype=object))
+    wanted = calendar_of(reference)
+    wrong = [t for t in given if getattr(t, "calendar", None) != wanted]
+    if wrong:
+        raise ValueError(
+            f"times must be cftime objects of the calendar {wanted!r}, as in the data; got "
+            f"{wrong[0]!r}"
+        )
+    return given
+
+
+def microseconds(times: Times, origin: Any) -> NDArray[np.int64]:
+    """Whole microseconds from ``origin``, an element of the same kind, to each of ``times``."""
+    if times.dtype.kind == "M":
+        since = times.astype("datetime64[us]") - np.datetime64(origin, "us")
+        return np.asarray(since.astype(np.int64))
+    unit = timedelta(microseconds=1)
+    return np.array([(t - origin) // unit for t in times], dtype=np.int64)
+
+
+def shift(times: Times, hours: float) -> Times:
+    """``times`` moved by ``hours``, which may be negative or a fraction.
+
+    >>> shift(np.array(["2020-02-28T18"], "datetime64[ns]"), 12)
+    array(['2020-02-29T06:00:00.000000000'], dtype='datetime64[ns]')
+    """
+    step = round(hours * _HOUR)
+    if times.dtype.kind == "M":
+        unit = np.datetime_data(times.dtype)[0]
+        whole = np.timedelta64(step, "us").astype(f"timedelta64[{unit}]")
+        if whole != np.timedelta64(step, "us"):
+            raise ValueError(f"{hours} hours are no whole number of [{unit}], the unit of times")
+        return np.asarray(times + whole)
+    out = np.empty(times.shape, dtype=object)
+    out[...] = times + timedelta(microseconds=step) if times.size else times
+    return out
+
+
+def show(time: Any) -> str:
+    """A time as people write it, without the zeros of its fraction."""
+    text = str(time).replace(" ", "T")
+    return text.split(".")[0].removesuffix(":00")
