@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -12,12 +13,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sciffusion.errors import did_you_mean
-
 from .axes import Axes
 from .grid import Grid
 from .layout import Layout
-from .times import Times, calendar_of, like, microseconds, shift, show
+from .naming import check_names, levels_named, without_other_levels
+from .times import Times, calendar_of, check_times, like, microseconds, shift, show, time_of
 
 __all__ = ["Channel", "Fields"]
 
@@ -60,8 +60,9 @@ class Fields:
     def of(ds: xr.Dataset, variables: Sequence[str] | None = None) -> Fields:
         """The fields of ``ds``: the named variables, or all that have latitude, longitude and time, in their order.
 
-        A variable may have one more dimension with a numeric coordinate, whose entries become channels. A dataset
-        without time dimension needs a scalar time coordinate, and gets a dimension.
+        A variable may have one more dimension with a numeric coordinate, whose entries become channels; "t:850" names
+        one of them. So ``Fields.of(ds, fields.names)`` has the channels of ``fields``. A dataset without time
+        dimension needs a scalar time coordinate, and gets a dimension.
 
         Raises ``ValueError`` for a variable that is missing or has other dimensions (members!), for axes that are
         missing or in disorder, and for times that are missing, repeated or in disorder. Gaps between times are allowed.
@@ -71,12 +72,11 @@ class Fields:
                 f"ds must be an xarray.Dataset, got {type(ds).__name__}; a DataArray becomes one "
                 "with .to_dataset(name=...)"
             )
-        if variables is not None:
-            _check_names(ds, variables)
-        chosen = ds if variables is None else ds[list(variables)]
+        wanted = None if variables is None else levels_named(ds, variables)
+        chosen = ds if wanted is None else ds[list(wanted)]
         axes = Axes.of(chosen)
-        time = _time_of(chosen)
-        if variables is None:
+        time = time_of(chosen)
+        if wanted is None:
             needed = {axes.latitude, axes.longitude} | ({time} if time in ds.dims else set())
             names = [
                 str(name)
@@ -89,8 +89,13 @@ class Fields:
         if time not in chosen.dims:
             chosen = chosen.expand_dims(time)
         times = chosen[time].to_numpy()
-        _check_times(times, time)
-        layouts = tuple(Layout.of(array, time, axes) for array in chosen.data_vars.values())
+        check_times(times, time)
+        levels = wanted or {}
+        layouts = tuple(
+            Layout.of(array, time, axes, levels.get(str(name)))
+            for name, array in chosen.data_vars.items()
+        )
+        chosen, layouts = without_other_levels(chosen, layouts)
         return Fields(
             source=chosen,
             layouts=layouts,
@@ -139,7 +144,7 @@ class Fields:
         """What all of it takes as float32, bytes."""
         return 4 * len(self) * len(self.channels) * self.grid.shape[0] * self.grid.shape[1]
 
-    @property
+    @cached_property
     def _clock(self) -> NDArray[np.int64]:
         return microseconds(self.times, self.times[0])
 
@@ -229,7 +234,7 @@ class Fields:
 
         Raises ``ValueError`` for one that is missing, has other dimensions, or is infinite somewhere.
         """
-        _check_names(self._origin, names, empty=True)
+        check_names(self._origin, names)
         out = torch.empty(len(names), *self.grid.shape)
         for k, name in enumerate(names):
             array = self._origin[name]
@@ -341,73 +346,3 @@ class Fields:
             f"Fields({', '.join(self.names)}; {len(self)} times {show(self.times[0])}.."
             f"{show(self.times[-1])}; {self.grid})"
         )
-
-
-def _check_names(ds: xr.Dataset, names: Sequence[str], *, empty: bool = False) -> None:
-    if isinstance(names, str) or not (names or empty):
-        raise ValueError(f"names must be a list of variables, got {names!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a variable is named twice: {list(names)}")
-    for name in names:
-        if name not in ds.data_vars:
-            known = [str(v) for v in ds.data_vars]
-            raise ValueError(
-                f"ds has no variable {name!r}; it has {known}. {did_you_mean(name, known)}".rstrip()
-            )
-
-
-def _is_time(coordinate: xr.DataArray) -> bool:
-    return coordinate.dtype.kind == "M" or (
-        coordinate.dtype == object
-        and coordinate.size > 0
-        and calendar_of(coordinate.to_numpy()) is not None
-    )
-
-
-def _time_of(ds: xr.Dataset) -> str:
-    """The dimension of time, or the scalar coordinate that shall become one."""
-    along = [str(d) for d in ds.dims if d in ds.coords and _is_time(ds[d])]
-    if len(along) > 1 and "time" in along:
-        along = ["time"]
-    if len(along) == 1:
-        return along[0]
-    if along:
-        raise ValueError(
-            f"ds has several dimensions of time, {along}; select one time of all but one"
-        )
-    for name in ("time", "valid_time"):
-        if name in ds.dims:
-            units = ds[name].attrs.get("units") if name in ds.coords else None
-            raise ValueError(
-                f"the dimension {name!r} of ds has no dates"
-                + (f" but numbers, {units!r}: decode them with xr.decode_cf(ds)" if units else "")
-            )
-    scalar = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and _is_time(c)]
-    scalar = [k for k in ("time", "valid_time") if k in scalar] or scalar
-    if not scalar:
-        raise ValueError(
-            "ds has no time: neither a dimension with dates nor a scalar coordinate; set one with "
-            "ds.assign_coords(time=np.datetime64('2000-01-01', 'ns'))"
-        )
-    return scalar[0]
-
-
-def _check_times(times: Times, name: str) -> None:
-    if times.dtype.kind == "M" and np.isnat(times).any():
-        raise ValueError(f"{name} has missing dates (NaT)")
-    if not len(times):
-        raise ValueError(f"{name} is empty")
-    steps = np.diff(microseconds(times, times[0]))
-    if (steps > 0).all():
-        return
-    twice = [show(t) for t, step in zip(times[1:], steps, strict=True) if step == 0]
-    if twice:
-        raise ValueError(
-            f"{name} has {len(twice)} dates more than once, the first {twice[0]}; "
-            f"ds.drop_duplicates({name!r})"
-        )
-    k = int(np.flatnonzero(steps < 0)[0])
-    raise ValueError(
-        f"{name} is not in order: {show(times[k])} is followed by {show(times[k + 1])}; "
-        f"ds.sortby({name!r})"
-    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -21,19 +21,30 @@ _LEADS = {"lead", "lead_time", "leadtime", "step", "prediction_timedelta", "fore
 @final
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The dimensions of a variable in their order, the entries of its vertical one (None: there is none), its dtype."""
+    """The dimensions of a variable in their order, its levels, dtype and attributes.
+
+    ``vertical`` names the dimension of levels, ``levels`` are those that become channels (None: the variable has no
+    such dimension), and ``picked`` says where they lie among the ``depth`` levels of the dataset.
+    """
 
     name: str
     dims: tuple[str, ...]
     time: str
     vertical: str | None
     levels: tuple[float | None, ...]
+    picked: NDArray[np.int64]
+    depth: int
     dtype: np.dtype[Any]
     attrs: Mapping[str, Any]
 
     @staticmethod
-    def of(array: xr.DataArray, time: str, axes: Axes) -> Layout:
-        """Raises ``ValueError`` for dimensions that are missing or too many, and for values that are no numbers."""
+    def of(
+        array: xr.DataArray, time: str, axes: Axes, wanted: Sequence[float] | None = None
+    ) -> Layout:
+        """The layout of a variable, with the ``wanted`` levels in that order, or all.
+
+        Raises ``ValueError`` for dimensions or levels that are missing or too many, and for values that are no numbers.
+        """
         name, dims = str(array.name), tuple(str(d) for d in array.dims)
         missing = [d for d in (time, axes.latitude, axes.longitude) if d not in dims]
         if missing:
@@ -50,24 +61,42 @@ class Layout:
             raise ValueError(
                 f"variable {name!r} has the further dimensions {extra}; one, of levels, is possible"
             )
-        levels: tuple[float | None, ...] = (None,)
-        if extra:
-            levels = tuple(float(v) for v in array[extra[0]].to_numpy())
-            if len(set(levels)) < len(levels):
-                raise ValueError(f"the levels {extra[0]!r} of variable {name!r} repeat: {levels}")
-        vertical = extra[0] if extra else None
-        return Layout(name, dims, time, vertical, levels, array.dtype, dict(array.attrs))
+        if not extra:
+            if wanted is not None:
+                raise ValueError(f"variable {name!r} has no levels; ask for {name!r} alone")
+            none = np.zeros(1, dtype=np.int64)
+            return Layout(name, dims, time, None, (None,), none, 1, array.dtype, dict(array.attrs))
+        stored = array[extra[0]].to_numpy().astype(np.float64)
+        if len(np.unique(stored)) < len(stored):
+            raise ValueError(
+                f"the levels {extra[0]!r} of variable {name!r} repeat: {stored.tolist()}"
+            )
+        picked = np.arange(len(stored)) if wanted is None else _find(name, stored, wanted)
+        levels = tuple(float(v) for v in stored[picked])
+        attrs = dict(array.attrs)
+        return Layout(name, dims, time, extra[0], levels, picked, len(stored), array.dtype, attrs)
+
+    def within(self, kept: NDArray[np.int64]) -> Layout:
+        """The same layout in a dataset that has only the ``kept`` of the levels, rising positions."""
+        return replace(self, picked=np.searchsorted(kept, self.picked), depth=len(kept))
 
     def unpack(self, array: xr.DataArray, axes: Axes) -> NDArray[np.float32]:
         """The values as (time, level, H, W), float32."""
         vertical = [] if self.vertical is None else [self.vertical]
         stored = array.transpose(self.time, *vertical, axes.latitude, axes.longitude).to_numpy()
-        stored = stored if vertical else stored[:, None]
+        stored = stored[:, self.picked] if vertical else stored[:, None]
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told
             return axes.arrange(stored).astype(np.float32)
 
     def pack(self, values: NDArray[np.float32], axes: Axes) -> xr.Variable:
-        """The inverse of :meth:`unpack`; with a dimension of members before the others, it stays there."""
+        """The inverse of :meth:`unpack`; with a dimension of members before the others, it stays there.
+
+        Levels of the dataset that are not among those of this variable are NaN.
+        """
+        if len(self.picked) < self.depth or (np.diff(self.picked) != 1).any():
+            full = np.full((*values.shape[:-3], self.depth, *values.shape[-2:]), np.float32(np.nan))
+            full[..., self.picked, :, :] = values
+            values = full
         stored = axes.restore(values)
         dims = [self.time, self.vertical, axes.latitude, axes.longitude]
         if self.vertical is None:
@@ -88,6 +117,16 @@ class Layout:
             return values >= 0.5
         info = np.iinfo(self.dtype)
         return np.rint(values).astype(np.float64).clip(info.min, info.max).astype(self.dtype)
+
+
+def _find(name: str, stored: NDArray[np.float64], wanted: Sequence[float]) -> NDArray[np.int64]:
+    at = []
+    for level in wanted:
+        near = np.flatnonzero(np.isclose(stored, level, rtol=1e-5))
+        if not len(near):
+            raise ValueError(f"variable {name!r} has no level {level:g}; it has {stored.tolist()}")
+        at.append(int(near[0]))
+    return np.array(at, dtype=np.int64)
 
 
 def _refuse(array: xr.DataArray, dim: str) -> None:

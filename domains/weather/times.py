@@ -9,9 +9,19 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["calendar_of", "like", "microseconds", "shift", "show"]
+__all__ = [
+    "Times",
+    "calendar_of",
+    "check_times",
+    "like",
+    "microseconds",
+    "shift",
+    "show",
+    "time_of",
+]
 
 Times = NDArray[Any]
 """One-dimensional, of datetime64 or of cftime objects (dtype object)."""
@@ -83,3 +93,64 @@ def show(time: Any) -> str:
     """A time as people write it, without the zeros of its fraction."""
     text = str(time).replace(" ", "T")
     return text.split(".")[0].removesuffix(":00")
+
+
+def _is_time(coordinate: xr.DataArray) -> bool:
+    return coordinate.dtype.kind == "M" or (
+        coordinate.dtype == object
+        and coordinate.size > 0
+        and calendar_of(coordinate.to_numpy()) is not None
+    )
+
+
+def time_of(ds: xr.Dataset) -> str:
+    """The dimension of time, or the scalar coordinate that shall become one.
+
+    Raises ``ValueError`` if there is none, or several, or if its numbers were not decoded to dates.
+    """
+    along = [str(d) for d in ds.dims if d in ds.coords and _is_time(ds[d])]
+    if len(along) > 1 and "time" in along:
+        along = ["time"]
+    if len(along) == 1:
+        return along[0]
+    if along:
+        raise ValueError(
+            f"ds has several dimensions of time, {along}; select one time of all but one"
+        )
+    for name in ("time", "valid_time"):
+        if name in ds.dims:
+            units = ds[name].attrs.get("units") if name in ds.coords else None
+            raise ValueError(
+                f"the dimension {name!r} of ds has no dates"
+                + (f" but numbers, {units!r}: decode them with xr.decode_cf(ds)" if units else "")
+            )
+    scalar = [str(k) for k, c in ds.coords.items() if c.ndim == 0 and _is_time(c)]
+    scalar = [k for k in ("time", "valid_time") if k in scalar] or scalar
+    if not scalar:
+        raise ValueError(
+            "ds has no time: neither a dimension with dates nor a scalar coordinate; set one with "
+            "ds.assign_coords(time=np.datetime64('2000-01-01', 'ns'))"
+        )
+    return scalar[0]
+
+
+def check_times(times: Times, name: str) -> None:
+    """Raise ``ValueError`` for times that are missing, repeated, or not in order."""
+    if times.dtype.kind == "M" and np.isnat(times).any():
+        raise ValueError(f"{name} has missing dates (NaT)")
+    if not len(times):
+        raise ValueError(f"{name} is empty")
+    steps = np.diff(microseconds(times, times[0]))
+    if (steps > 0).all():
+        return
+    twice = [show(t) for t, step in zip(times[1:], steps, strict=True) if step == 0]
+    if twice:
+        raise ValueError(
+            f"{name} has {len(twice)} dates more than once, the first {twice[0]}; "
+            f"ds.drop_duplicates({name!r})"
+        )
+    k = int(np.flatnonzero(steps < 0)[0])
+    raise ValueError(
+        f"{name} is not in order: {show(times[k])} is followed by {show(times[k + 1])}; "
+        f"ds.sortby({name!r})"
+    )
