@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar, final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .rotary import rotate
 
 __all__ = ["CrossAttention", "SelfAttention", "attention"]
 
@@ -27,46 +30,59 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen) * some[:, :, None, None]
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, L, heads * d) as (B, heads, L, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, heads, L, d) as (B, L, heads * d)."""
-    return x.transpose(1, 2).flatten(2)
-
-
 @final
 class SelfAttention(nn.Module):
-    """Multi-head attention among tokens (B, L, width); the output is zero at initialisation."""
+    """Multi-head attention among tokens (B, L, width).
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width, heads: channels, and the number of heads that share them.
+        norm: normalise queries and keys, so that their products stay bounded (Dehghani et al. 2023).
+    """
+
+    def __init__(self, width: int, heads: int, *, norm: bool = False) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of the {heads} heads")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = zeroed(nn.Linear(width, width))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.scales = nn.Parameter(torch.ones(2, 1, width // heads)) if norm else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, -1))
-        return self.out(merge_heads(attention(q, k, v)))
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor] | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """``rotation``: cosines and sines of the tokens' angles, (L, d / 2); ``key_mask`` as in :func:`attention`."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        if self.scales is not None:
+            qk = F.layer_norm(qk, qk.shape[-1:]) * self.scales.to(qk.dtype)
+        if rotation is not None:
+            qk = rotate(qk, *(angle[:, None, None] for angle in rotation))
+        q, k = qk.unbind(2)
+        h = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), key_mask)
+        return self.out(h.transpose(1, 2).flatten(2))
 
 
 @final
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens (B, L, width) to a context (B, S, context); zero at initialisation."""
+    """Multi-head attention of tokens (B, L, width) to a context (B, S, context)."""
 
     def __init__(self, width: int, heads: int, context: int) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is no multiple of the {heads} heads")
         self.heads = heads
-        self.q = nn.Linear(width, width)
+        self.q, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.kv = nn.Linear(context, 2 * width)
-        self.out = zeroed(nn.Linear(width, width))
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        q = split_heads(self.q(x), self.heads)
-        k, v = (split_heads(y, self.heads) for y in self.kv(context).chunk(2, -1))
-        return self.out(merge_heads(attention(q, k, v, mask)))
+        """``mask``: True for the tokens of the context that count, (B, S)."""
+        q = self.q(x).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        h = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
+        return self.out(h.transpose(1, 2).flatten(2))
 
 
 def zeroed(module: Module) -> Module:

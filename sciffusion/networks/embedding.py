@@ -23,20 +23,19 @@ class FourierEmbedding(nn.Module):
         longest, shortest: periods, in the unit of x. Differences far below the shortest one are not resolved.
     """
 
-    frequencies: Tensor
-
     def __init__(self, width: int, longest: float, shortest: float) -> None:
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(f"width counts cosines and sines: an even number, not {width}")
         if not 0 < shortest < longest:
             raise ValueError(f"periods run from shortest {shortest} to longest {longest}")
-        periods = torch.logspace(math.log10(longest), math.log10(shortest), width // 2)
-        self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
+        self.half, self.longest, self.shortest = width // 2, longest, shortest
 
     def forward(self, x: Tensor) -> Tensor:
-        """(...,) to (..., width)."""
-        angles = x.to(self.frequencies.dtype).unsqueeze(-1) * self.frequencies
+        """(...,) to (..., width), in float32 at least."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(-1)
+        place = torch.arange(self.half, dtype=x.dtype, device=x.device) / max(self.half - 1, 1)
+        angles = x * (2 * math.pi / self.longest * (self.longest / self.shortest) ** place)
         return torch.cat((angles.cos(), angles.sin()), -1)
 
 

@@ -116,8 +116,8 @@ class SpherePadding(Padding):
         return (True,) * (dims - 2) + (False, False)
 
     def fill(self, x: Tensor, n: int, signs: Tensor | None = None) -> Tensor:
-        rows = [self._beyond(x, n, end, signs) for end in (0, 1)]
-        x = torch.cat((rows[0], x, rows[1]), -2)
+        north, south = (self._beyond(x, n, end, signs) for end in (0, 1))
+        x = torch.cat((north, x, south), -2)
         return _wrap(x, n, -1) if self.circular else _repeat(x, n, -1)
 
     def halved(self, size: Sequence[int]) -> SpherePadding:
@@ -127,25 +127,24 @@ class SpherePadding(Padding):
 
     def _beyond(self, x: Tensor, n: int, end: int, signs: Tensor | None) -> Tensor:
         """The rows before the first (``end`` 0) or after the last one (1)."""
-        height = x.shape[-2]
+        height, width = x.shape[-2:]
         if not self.poles[end]:
             edge = x.narrow(-2, end * (height - 1), 1)
-            return edge.expand(*x.shape[:-2], n, x.shape[-1])
+            return edge.expand(*x.shape[:-2], n, width)
         skip = 1 if self.pole_rows[end] and height > n else 0
         rows = x.narrow(-2, height - n - skip if end else skip, n).flip(-2)
         if signs is not None:
             rows = rows * signs.view(-1, *(1,) * (x.ndim - 2))
-        half, odd = divmod(x.shape[-1], 2)
+        half, odd = divmod(width, 2)
         turned = rows.roll(half, -1)
         return torch.lerp(turned, rows.roll(half + 1, -1), 0.5) if odd else turned
 
 
 def _wrap(x: Tensor, n: int, axis: int) -> Tensor:
     size = x.shape[axis]
-    if n <= size:
-        return torch.cat((x.narrow(axis, size - n, n), x, x.narrow(axis, 0, n)), axis)
-    index = torch.arange(-n, size + n, device=x.device) % size
-    return x.index_select(axis, index)
+    if n > size:
+        return x.index_select(axis, torch.arange(-n, size + n, device=x.device) % size)
+    return torch.cat((x.narrow(axis, size - n, n), x, x.narrow(axis, 0, n)), axis)
 
 
 def _repeat(x: Tensor, n: int, axis: int) -> Tensor:

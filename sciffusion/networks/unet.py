@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import CrossAttention, SelfAttention, zeroed
+from .checks import check_call
 from .convolution import Conv, norm_groups, scaled_group_norm
 from .padding import Padding, Zeros
 
@@ -69,6 +70,9 @@ class _Attention(nn.Module):
         self.own = SelfAttention(width, heads)
         self.cross_norm = nn.LayerNorm(width) if context else None
         self.cross = CrossAttention(width, heads, context) if context else None
+        zeroed(self.own.out)
+        if self.cross is not None:
+            zeroed(self.cross.out)
 
     def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         points = x.flatten(2).transpose(1, 2)
@@ -176,7 +180,7 @@ class UNet(nn.Module):
         Returns:
             (B, out_channels, *spatial). Raises ``ValueError`` if an argument is missing or has another shape.
         """
-        self._check_call(x, embedding, context)
+        check_call(self, x, embedding, context)
         e = None if self.embed is None else F.silu(self.embed(embedding))
         paddings = [self.padding]
         kept: list[Tensor] = []
@@ -209,22 +213,6 @@ class UNet(nn.Module):
         if self.checkpointing:
             return checkpoint(block, x, padding, embedding, context, mask, use_reentrant=False)
         return block(x, padding, embedding, context, mask)
-
-    def _check_call(self, x: Tensor, embedding: Tensor | None, context: Tensor | None) -> None:
-        if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
-            axes = ", ".join(["B", str(self.in_channels), *("*" * self.dims)])
-            raise ValueError(f"x must be ({axes}), got {tuple(x.shape)}")
-        for name, given, width in (
-            ("embedding", embedding, self.embedding),
-            ("context", context, self.context),
-        ):
-            if (given is not None) != bool(width):
-                wants = f"has {name}={width}" if width else f"was built without {name}"
-                raise ValueError(f"the network {wants}, {name} is {'not ' * bool(width)}given")
-            if given is not None and (given.shape[0], given.shape[-1]) != (x.shape[0], width):
-                raise ValueError(
-                    f"{name} must have {x.shape[0]} rows of width {width}, got {tuple(given.shape)}"
-                )
 
 
 def _doubled(x: Tensor, size: Sequence[int]) -> Tensor:
