@@ -61,6 +61,8 @@ class Objective:
         times: the law of training times, measured on the process's clock.
         coupling: how data and noise are paired. It sees the conditions before any is dropped.
         field_weights: the weights of a state's fields in the sum; 1 for those that it does not name.
+        element_weights: weights of the squared errors of a field's elements (cell areas, variables, a land mask): a
+            tensor that broadcasts to the field, or one for each field by name. Their mean is not divided out.
         null: the condition that means "no condition", shaped as one sample's (a tensor, or a mapping of tensors).
         drop: the probability with which a sample's condition is replaced by ``null``.
         self_condition: the probability that the batch is first predicted once, and that prediction shown. One number
@@ -77,6 +79,7 @@ class Objective:
     times: TimeSampler = field(default_factory=UniformTimes)
     coupling: Coupling = field(default_factory=Independent)
     field_weights: Mapping[str, float] = field(default_factory=dict)
+    element_weights: Tensor | Mapping[str, Tensor] | None = None
     null: Condition = None
     drop: float = 0.0
     self_condition: float = 0.0
@@ -104,6 +107,20 @@ class Objective:
                 self.process.field(name)
             except ValueError as error:
                 raise ValueError(f"field_weights names {name!r}: {error}") from error
+        for name, weights in self._element_weights.items():
+            if not bool((weights >= 0).all()):
+                raise ValueError(f"element_weights of {name!r} must not be negative or NaN")
+            if not self.process.field(name).scaled:
+                raise ValueError(
+                    f"element_weights weigh squared errors; the field {name!r} has none"
+                )
+
+    @property
+    def _element_weights(self) -> Mapping[str | None, Tensor]:
+        weights = self.element_weights
+        if weights is None:
+            return {}
+        return {None: weights} if isinstance(weights, Tensor) else dict(weights.items())
 
     def __call__(
         self, denoiser: Denoiser, x0: Value, cond: Condition = None, *, noise: Noise
@@ -140,9 +157,10 @@ class Objective:
         total = torch.zeros(())
         for name, x0 in self.process.fields(noised.x0).items():
             process, layout = self.process.field(name), layout_of(noised.x0, name)
-            loss = process.loss_field(
-                predicted[name], x0, seen[name], t, layout, self.target, self.weight
-            )
+            x0_hat = predicted[name]
+            if name in self._element_weights:
+                x0_hat = x0 + self._element_weights[name].sqrt().to(x0) * (x0_hat - x0)
+            loss = process.loss_field(x0_hat, x0, seen[name], t, layout, self.target, self.weight)
             per_field[name] = loss
             if self.uncertainty is not None:
                 loss = self.uncertainty(name, loss, process.clock.log_snr(t).to(loss.device))

@@ -318,6 +318,20 @@ def test_a_loss_is_the_same_alone_in_any_batch_padded_or_packed(
     assert bool(each.isfinite().all())  # the third molecule is a single atom
 
 
+def test_element_weights_weigh_squared_errors() -> None:
+    process, x0 = Gaussian(FLOW), torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([[0.0], [3.0]])
+    denoiser = Knows(torch.zeros_like(x0), process)
+    plain = Objective(process, weight=EDM())
+    noise = [7, 8, 9]
+    loss = Objective(process, weight=EDM(), element_weights=weights)(
+        denoiser, x0, noise=Noise(noise)
+    )
+    rows = [plain(Knows(torch.zeros_like(r), process), r, noise=Noise(noise)) for r in x0.unbind(1)]
+    # the times are drawn first, so the error of every row has the same level of noise
+    assert torch.allclose(loss.per_sample, 3.0 * rows[1].per_sample / 2)
+
+
 @pytest.mark.parametrize("garbage", [1e6, -1e6, math.nan])
 def test_padding_changes_no_loss(garbage: float) -> None:
     field, layout = padded(points())
@@ -491,6 +505,18 @@ def test_a_weight_lands_on_its_own_sample_in_a_square_batch() -> None:
         ),
         (lambda: Objective(Gaussian(FLOW), field_weights={"pos": 1.0}), "has no named field"),
         (lambda: Objective(molecules(), field_weights={"pos": -1.0}), "must not be negative"),
+        (
+            lambda: Objective(Gaussian(FLOW), element_weights=torch.tensor([1.0, -1.0])),
+            "must not be negative",
+        ),
+        (
+            lambda: Objective(molecules(), element_weights={"kind": torch.ones(2)}),
+            "'kind' has none",
+        ),
+        (
+            lambda: Objective(molecules(), element_weights={"kinds": torch.ones(2)}),
+            "no process",
+        ),
     ],
 )
 def test_settings_that_make_no_objective_are_refused(make: object, message: str) -> None:
