@@ -21,18 +21,24 @@ def export(
     path: str | Path,
     meta: Mapping[str, object],
     dtype: torch.dtype | None = None,
+    *,
+    exact: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write named tensors and JSON metadata to one file, replacing it in one move.
 
     ``dtype`` (``torch.float16`` or ``torch.bfloat16``) rounds floating tensors to the nearest value
     that the type holds, ties to even: relative error at most 2^-11 or 2^-8 above the type's
-    smallest normal number. Export the averaged model with ``with ema.swapped(model):
-    export(model.state_dict(), ...)``.
+    smallest normal number. Tensors in ``exact``, scales or coordinates, stay as they are. Export
+    the averaged model with ``with ema.swapped(model): export(model.state_dict(), ...)``.
 
     Raises:
-        ValueError: a finite weight becomes infinite in ``dtype``, or ``meta`` is not JSON.
+        ValueError: a finite weight becomes infinite in ``dtype``, a name is in ``exact`` too, or ``meta`` is not JSON.
     """
-    stored = {}
+    stored = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in (exact or {}).items()
+    }
+    if twice := sorted(stored.keys() & tensors.keys()):
+        raise ValueError(f"exact repeats names of tensors: {twice}")
     for name, tensor in tensors.items():
         value = tensor.detach().cpu()
         if dtype is not None and value.is_floating_point():

@@ -53,6 +53,16 @@ def test_half_precision_is_half_the_size_and_rounds_within_its_bound(
     assert (tmp_path / "b").stat().st_size < 0.52 * (tmp_path / "a").stat().st_size
 
 
+def test_exact_tensors_are_not_rounded(tmp_path: Path) -> None:
+    exact = {"scale": torch.tensor([5304.123, 1 / 3], dtype=torch.float64)}
+    export(tensors(), tmp_path / "a", META, torch.float16, exact=exact)
+    found, _ = load_weights(tmp_path / "a")
+    assert torch.equal(found["scale"], exact["scale"]) and found["scale"].dtype == torch.float64
+    assert not torch.equal(found["w"], tensors()["w"])
+    with pytest.raises(ValueError, match="exact repeats names of tensors: \\['w'\\]"):
+        export(tensors(), tmp_path / "a", META, exact={"w": torch.zeros(1)})
+
+
 def test_rounding_twice_changes_nothing_more(tmp_path: Path) -> None:
     export(tensors(), tmp_path / "a", META, torch.float16)
     once, _ = load_weights(tmp_path / "a")
