@@ -107,12 +107,12 @@ class Objective:
                 self.process.field(name)
             except ValueError as error:
                 raise ValueError(f"field_weights names {name!r}: {error}") from error
-        for name, weights in self._element_weights.items():
+        for field_name, weights in self._element_weights.items():
             if not bool((weights >= 0).all()):
-                raise ValueError(f"element_weights of {name!r} must not be negative or NaN")
-            if not self.process.field(name).scaled:
+                raise ValueError(f"element_weights of {field_name!r} must not be negative or NaN")
+            if not self.process.field(field_name).scaled:
                 raise ValueError(
-                    f"element_weights weigh squared errors; the field {name!r} has none"
+                    f"element_weights weigh squared errors; the field {field_name!r} has none"
                 )
 
     @property
