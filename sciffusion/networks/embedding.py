@@ -29,12 +29,12 @@ class FourierEmbedding(nn.Module):
             raise ValueError(f"width counts cosines and sines: an even number, not {width}")
         if not 0 < shortest < longest:
             raise ValueError(f"periods run from shortest {shortest} to longest {longest}")
-        self.half, self.longest, self.shortest = width // 2, longest, shortest
+        self.pairs, self.longest, self.shortest = width // 2, longest, shortest
 
     def forward(self, x: Tensor) -> Tensor:
         """(...,) to (..., width), in float32 at least."""
         x = x.to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(-1)
-        place = torch.arange(self.half, dtype=x.dtype, device=x.device) / max(self.half - 1, 1)
+        place = torch.arange(self.pairs, dtype=x.dtype, device=x.device) / max(self.pairs - 1, 1)
         angles = x * (2 * math.pi / self.longest * (self.longest / self.shortest) ** place)
         return torch.cat((angles.cos(), angles.sin()), -1)
 

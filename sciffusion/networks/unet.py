@@ -242,7 +242,7 @@ def _check(
     uneven = [w for w, attends in zip(widths, attention, strict=True) if attends and w % head_width]
     if uneven:
         raise ValueError(
-            f"widths {uneven} of levels with attention are no multiples of {head_width}"
+            f"widths {uneven} of levels with attention are no multiples of head_width {head_width}"
         )
     if context and not any(attention):
         raise ValueError("context needs attention at one level at least")
