@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ class Scales:
 
     mean: Tensor
     std: Tensor
+    affine: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.std.ndim != 3 or tuple(self.std.shape[1:]) != (1, 1):
