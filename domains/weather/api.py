@@ -1,0 +1,100 @@
+"""The verbs that notebooks and scripts begin with: load, recipe, train.
+
+>>> from sciffusion.domains import weather                                    # doctest: +SKIP
+>>> model = weather.load("speedy")                                            # doctest: +SKIP
+>>> model.forecast(ds, steps=10, members=20, seed=0)                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sciffusion.config import load as load_config
+from sciffusion.errors import did_you_mean
+from sciffusion.training import TrainState
+from sciffusion.training import train as run_training
+
+from .model import WeatherModel
+from .task import WeatherTask, WeatherTraining
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["load", "models", "recipe", "train"]
+
+_HERE = Path(__file__).parent
+
+
+def models() -> dict[str, Path]:
+    """The trained models that ship, by name, and their files."""
+    return _shipped("weights/*.safetensors")
+
+
+def load(name: str | Path) -> WeatherModel:
+    """A trained model: the name of one that ships, or a file that ``save`` wrote.
+
+    Raises:
+        FileNotFoundError: neither; the message lists the names.
+    """
+    return WeatherModel.from_file(_find("model", name, models()))
+
+
+def recipe(name: str | Path, overrides: Sequence[str] = ()) -> WeatherTraining:
+    """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
+
+    Raises:
+        FileNotFoundError: no such recipe or file.
+        ConfigError: a key or value that is not right, with the right key suggested.
+    """
+    return load_config(
+        WeatherTraining, _find("recipe", name, _shipped("recipes/*.yaml")), overrides
+    )
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
+
+
+def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
+    """The file that a name stands for, or that it is."""
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        listed = ", ".join(shipped) or "none"
+        hint = did_you_mean(str(name), shipped)
+        raise FileNotFoundError(
+            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
+        )
+    return path
+
+
+def train(
+    config: WeatherTraining,
+    directory: str | Path,
+    data: xr.Dataset | None = None,
+    valid: xr.Dataset | None = None,
+    *,
+    resume: bool = True,
+) -> tuple[WeatherModel, TrainState]:
+    """Train a model in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
+
+    The data are those that the configuration names, or ``data`` and ``valid``, datasets of your own. The same call
+    runs in one process or in many (``torchrun``). Returns the model with averaged weights and the state of the run;
+    ``state.stopped`` says why it ended early, if it did.
+    """
+    directory = Path(directory)
+    if data is None:
+        data, valid = config.data.load("train"), config.data.load("valid")
+        assert data is not None
+    mean = None if config.mean is None else load(config.mean)
+    start = None if config.start is None else load(config.start).module.state_dict()
+    task = WeatherTask(config, data, valid, mean, start)
+    state = run_training(task, config.train, directory, resume=resume)
+    tensors = state.tensors()  # gathered from all processes, so all of them must call it
+    info = {"steps": state.step, "cases": len(task.cases), "recipe": task.describe()}
+    model = WeatherModel.from_training(task, tensors.get("ema", tensors["model"]), info)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save(directory / "model.safetensors")
+    return model, state

@@ -1,0 +1,323 @@
+"""A trained model of gridded fields: what it was measured and taught, one file, and the draw that every verb makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from sciffusion.config import parse, to_dict
+from sciffusion.grid import FlowTime, Karras
+from sciffusion.noise import Noise
+from sciffusion.samplers import Multistep, Sampler
+from sciffusion.training import export, load_weights
+
+from .adapter import ModelConfig
+from .frame import Frame
+from .grid import Grid
+from .heads import Head
+from .task import ObjectiveConfig, WeatherTask, head_of, net_of
+
+__all__ = ["SamplingConfig", "WeatherModel"]
+
+
+@final
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled unless told otherwise; stored with it.
+
+    A diffusion's multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps,
+    evenly in flow time or on EDM's grid (``karras``). ``strength`` multiplies the noise that members start from, of an
+    ensemble as of a diffusion: found on validation data, it mends a spread that is too small.
+    """
+
+    steps: int = 16
+    order: int = 2
+    eta: float = 0.0
+    grid: Literal["flow", "karras"] = "flow"
+    strength: float = 1.0
+
+    def sampler(self, steps: int | None = None) -> Sampler:
+        """The core's sampler, with another number of steps if wanted."""
+        grid = FlowTime() if self.grid == "flow" else Karras()
+        return Sampler(
+            Multistep(self.order, self.eta), self.steps if steps is None else steps, grid
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class WeatherModel:
+    """Network, head and frame together: encoded states in, encoded states out.
+
+    ``module`` is a :class:`~sciffusion.denoiser.Preconditioned` for a diffusion, which everything in the core takes.
+    """
+
+    frame: Frame
+    head: Head
+    module: nn.Module
+    spectrum: Tensor | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings."""
+        return self.frame.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of all that decides what is made: settings, scales and weights."""
+        weights, exact, meta = self._stored()
+        digest = hashlib.sha256(json.dumps({k: v for k, v in meta.items() if k != "info"}).encode())
+        for name, tensor in sorted((weights | exact).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def draw(
+        self,
+        inputs: Tensor,
+        times: NDArray[Any],
+        grid: Grid | None,
+        seeds: Sequence[int],
+        sampler: Sampler | None = None,
+    ) -> Tensor:
+        """Targets (B, T, C, H, W) from inputs (B, I, C, H, W), both encoded; row i draws from seed i alone."""
+        inputs = inputs.to(self.device)
+        base = self.frame.base(inputs, times, grid)
+        cond = self.frame.condition(inputs, times, grid)
+        like = base.flatten(1, 2)
+        chosen, strength = sampler or self.sampling.sampler(), self.sampling.strength
+        r = self.head.draw(self.module, like, cond, Noise(seeds), chosen, strength)
+        if self.frame.mask is not None:
+            r = r * self.frame.mask.to(r).repeat(len(self.config.targets), 1, 1)
+        return self.frame.targets(r, base)
+
+    def predict(self, inputs: Tensor, times: NDArray[Any], grid: Grid | None) -> Tensor:
+        """The targets of a deterministic model, where a head of another kind draws one."""
+        return self.draw(inputs, times, grid, [0] * len(times))
+
+    def forecast(
+        self,
+        ds: xr.Dataset,
+        steps: int,
+        members: int = 1,
+        *,
+        seed: int = 0,
+        times: ArrayLike | None = None,
+        out: str | Path | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Ensemble forecasts: the model's targets become its next inputs.
+
+        Member m from time t depends on ``seed``, m and t alone: not on the other members, times, nor ``batch_size``.
+
+        Args:
+            ds: states with the model's variables, units and grid (longitudes may begin elsewhere); lazily opened data
+                are read where they are needed.
+            steps: how often; a step moves on by the last target, and makes them all.
+            members: of the ensemble.
+            seed: of everything random.
+            times: when forecasts start, (n,); None: at the last time of ``ds``.
+            out: a NetCDF file or Zarr store that steps are written to as they are made; they are not kept in memory. A
+                forecast that was killed goes on from there when it is called again.
+            sampler: any sampler of the core, instead of the model's own.
+            batch_size: how many fields are made together.
+            progress: show a bar on a terminal.
+
+        Returns:
+            Dimensions member, time (of the start), prediction_timedelta, and those of the data; ``valid_time`` beside.
+
+        Raises:
+            ValueError: the model does not forecast; variables, units, grid or earlier inputs are not those that it
+                needs; ``out`` holds another forecast.
+        """
+        from .verbs import forecast
+
+        return forecast(
+            self,
+            ds,
+            steps,
+            members,
+            seed=seed,
+            times=times,
+            out=out,
+            sampler=sampler,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def downscale(
+        self,
+        ds: xr.Dataset,
+        members: int = 1,
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Fine fields for the coarse ones of ``ds``: means over boxes of ``coarse`` x ``coarse`` cells.
+
+        A model of patches serves any grid; another its own alone. Returns member, time and the dimensions of ``ds``, on
+        the fine grid. For the arguments and the rest see :meth:`forecast`.
+
+        Raises:
+            ValueError: the model does not downscale, or ``ds`` is not the coarse version of its grid.
+        """
+        from .verbs import downscale
+
+        return downscale(
+            self, ds, members, seed=seed, sampler=sampler, batch_size=batch_size, progress=progress
+        )
+
+    def interpolate_time(
+        self,
+        ds: xr.Dataset,
+        members: int = 1,
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """States between those of ``ds``, for instance six-hourly ones from twelve-hourly ones.
+
+        Returns member, time and the dimensions of ``ds``, with the given states at their times, the same for every
+        member, and the generated ones between. For the arguments see :meth:`forecast`.
+
+        Raises:
+            ValueError: the targets of the model do not lie between its inputs.
+        """
+        from .verbs import interpolate_time
+
+        return interpolate_time(
+            self, ds, members, seed=seed, sampler=sampler, batch_size=batch_size, progress=progress
+        )
+
+    def sample(
+        self,
+        members: int,
+        times: ArrayLike,
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        """Weather out of nothing, as it could be at these times of the year, from a model without inputs.
+
+        Returns member, time, latitude and longitude; a model of windows adds prediction_timedelta. For the arguments
+        see :meth:`forecast`.
+
+        Raises:
+            ValueError: the model has inputs, or knows no grid.
+        """
+        from .verbs import sample
+
+        return sample(
+            self,
+            members,
+            times,
+            seed=seed,
+            sampler=sampler,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def to(self, device: str | torch.device) -> WeatherModel:
+        """The same on another device."""
+        mean = self.frame.mean
+        frame = (
+            self.frame.to_mean(mean.to(device)) if isinstance(mean, WeatherModel) else self.frame
+        )
+        return replace(self, module=self.module.to(device), frame=frame)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one safetensors file, weights rounded to float16."""
+        weights, exact, meta = self._stored()
+        export(weights, path, {"kind": "weather", **meta}, torch.float16, exact=exact)
+        return Path(path)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> WeatherModel:
+        """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
+        tensors, meta = load_weights(path)
+        if meta.get("kind") != "weather":
+            raise ValueError(
+                f"{path} holds {meta.get('kind', 'something else')!r}, not a weather model"
+            )
+        return cls._restored(tensors, meta, str(path))
+
+    @classmethod
+    def _restored(
+        cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], source: str
+    ) -> WeatherModel:
+        config = parse(ModelConfig, meta["model"], source=source)
+        frame = Frame.restored(
+            config, tuple(meta["names"]), tuple(meta["units"]), _under("frame.", tensors)
+        )
+        if meta["mean"] is not None:
+            frame = frame.to_mean(cls._restored(_under("mean.", tensors), meta["mean"], source))
+        spectrum = tensors.get("spectrum")
+        head = head_of(config, frame, spectrum, ObjectiveConfig())
+        module = head.module(net_of(frame))
+        module.load_state_dict(_under("net.", tensors))
+        sampling = parse(SamplingConfig, meta["sampling"], source=source)
+        return cls(frame, head, module.eval(), spectrum, sampling, meta["info"])
+
+    @classmethod
+    def from_training(
+        cls, task: WeatherTask, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+    ) -> WeatherModel:
+        """The model that a training task and its (averaged) weights make.
+
+        On top of a deterministic model, residuals are scaled to the spread that they have in the validation data, which
+        the deterministic model has not seen: those of its own training data are too small.
+        """
+        module = task.model()
+        module.load_state_dict(dict(weights))
+        return cls(task.unseen_frame(), task.head, module.eval(), task.spectrum, info=info)
+
+    def _stored(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Weights, exact tensors and description; those of the mean model with a prefix."""
+        weights = {f"net.{k}": v for k, v in self.module.state_dict().items()}
+        exact = {f"frame.{k}": v for k, v in self.frame.tensors().items()}
+        if self.spectrum is not None:
+            exact["spectrum"] = self.spectrum
+        meta: dict[str, Any] = {
+            "model": to_dict(self.config),
+            "names": list(self.frame.names),
+            "units": list(self.frame.units),
+            "sampling": to_dict(self.sampling),
+            "info": dict(self.info or {}),
+            "mean": None,
+        }
+        if isinstance(self.frame.mean, WeatherModel):
+            inner = self.frame.mean._stored()
+            weights |= {f"mean.{k}": v for k, v in inner[0].items()}
+            exact |= {f"mean.{k}": v for k, v in inner[1].items()}
+            meta["mean"] = inner[2]
+        return weights, exact, meta
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

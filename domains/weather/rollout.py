@@ -1,0 +1,126 @@
+"""Forecasts: a model's targets become its next inputs, step by step, for many members and initial times at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from sciffusion.samplers import Sampler
+
+from .fit import Fitted
+from .model import WeatherModel
+from .times import shift
+
+__all__ = ["Leads", "roll", "seeds_of", "stride_of", "together"]
+
+
+@final
+@dataclass(frozen=True)
+class Leads:
+    """What one step of a forecast makes: physical ``values`` (n, M, C, H, W) at ``hours`` after the start."""
+
+    hours: int
+    values: Tensor
+
+
+def stride_of(model: WeatherModel) -> int:
+    """Hours by which a step moves on: the last target.
+
+    Raises ``ValueError`` for a model that is no forecast model, or one whose next inputs it does not make.
+    """
+    config = model.config
+    if not config.inputs or config.inputs[-1] != 0 or config.targets[0] <= 0 or config.coarse > 1:
+        raise ValueError(
+            f"a forecast needs a model of later targets from inputs up to the hour 0; this one has inputs "
+            f"{config.inputs} and targets {config.targets}"
+        )
+    stride = config.targets[-1]
+    known = {*config.inputs, *config.targets}
+    if missing := [h for h in config.inputs if h + stride not in known]:
+        raise ValueError(
+            f"after a step of {stride} h the inputs at {missing} h are not known: the model makes {config.targets}"
+        )
+    return stride
+
+
+def seeds_of(seed: int, members: int, times: NDArray[Any], step: int = 0) -> list[int]:
+    """A seed for every time and member, in that order: member m at time t depends on (seed, m, t, step) alone."""
+    when = xr.DataArray(times, dims="time", coords={"time": times}).time.dt
+    stamps = np.stack([when.year, when.dayofyear, when.hour, when.minute], 1).astype(int).tolist()
+    words = ((seed, m, step, *stamp) for stamp in stamps for m in range(members))
+    return [int(np.random.SeedSequence(w).generate_state(1, np.uint64)[0] >> 1) for w in words]
+
+
+def roll(
+    model: WeatherModel,
+    fitted: Fitted,
+    times: NDArray[Any],
+    steps: int,
+    members: int,
+    seed: int,
+    *,
+    first: int = 0,
+    sampler: Sampler | None = None,
+    batch_size: int = 64,
+    states: Tensor | None = None,
+) -> Iterator[Leads]:
+    """Forecasts from ``times``, one :class:`Leads` for every target of every step; nothing older is kept.
+
+    ``states``, (n, M, I, C, H, W) physical, are the inputs of step ``first``, to go on with an interrupted forecast.
+    """
+    stride, config, frame = stride_of(model), model.config, model.frame
+    n, hours = len(times), config.inputs
+    if states is None:
+        at = fitted.fields.at(fitted.fields.index(times), hours)
+        x = (
+            fitted.read(at.reshape(-1))
+            .unflatten(0, (n, 1, len(hours)))
+            .expand(-1, members, -1, -1, -1, -1)
+        )
+    else:
+        x = states
+    inputs = frame.encode(x.flatten(0, 1))
+    for step in range(first, steps):
+        now = shift(times, stride * step)
+        seeds = seeds_of(seed, members, times, step)
+        rows = [slice(i, i + batch_size) for i in range(0, n * members, batch_size)]
+        each = np.repeat(now, members)
+        made = torch.cat(
+            [model.draw(inputs[r], each[r], fitted.grid, seeds[r], sampler).cpu() for r in rows]
+        )
+        physical = frame.decode(made)
+        made = frame.encode(physical)  # as it would be read back
+        for k, h in enumerate(config.targets):
+            yield Leads(stride * step + h, physical[:, k].unflatten(0, (n, members)))
+        known = dict(zip(hours, inputs.unbind(1), strict=True)) | dict(
+            zip(config.targets, made.unbind(1), strict=True)
+        )
+        inputs = torch.stack([known[h + stride] for h in hours], 1)
+
+
+def together(fitted: Fitted, leads: Sequence[Leads], times: ArrayLike) -> xr.Dataset:
+    """The steps as one dataset: member, time (of the start), prediction_timedelta, and those of the data."""
+    starts, time = np.asarray(times), fitted.fields.time
+    parts = []
+    for lead in leads:
+        ds = fitted.dataset(lead.values, starts)
+        parts.append(
+            ds.expand_dims(
+                prediction_timedelta=[np.timedelta64(lead.hours, "h").astype("timedelta64[ns]")]
+            )
+        )
+    out = xr.concat(
+        parts, "prediction_timedelta", data_vars="minimal", coords="minimal", compat="override"
+    )
+    first = ["member", time, "prediction_timedelta"]
+    out = out.transpose(*first, ...)
+    out["prediction_timedelta"].attrs = {"long_name": "time since the start of the forecast"}
+    valid = np.stack([shift(starts, lead.hours) for lead in leads], 1)
+    return out.assign_coords(valid_time=((time, "prediction_timedelta"), valid))
