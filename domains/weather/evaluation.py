@@ -59,6 +59,8 @@ def evaluate(
     Raises ``ValueError`` where the truth lacks a variable, time or place of the ensemble, and where a member failed
     (NaN beside members that are not, or infinite).
     """
+    if not len(ensemble.data_vars):
+        raise ValueError("the ensemble has no variable to judge")
     bootstrap = BlockBootstrap(n_boot, block, seed=seed)
     rows: list[Row] = []
     missing: list[float] = []
@@ -183,9 +185,14 @@ def _scores(sums: _Sums, bootstrap: BlockBootstrap, unit: str) -> dict[str, Scor
     add("bias", mean(1), unit, "mean error of the ensemble mean")
     if sums.ours is not None and sums.theirs is not None:
         total = _divide(sums.ours.sum(0), sums.theirs.sum(0))
-        for name, scale, word in (
-            ("low", int(np.nanargmin(total)), "least"),
-            ("high", int(np.nanargmax(total)), "largest"),
+        order = np.argsort(total)[
+            : np.count_nonzero(~np.isnan(total))
+        ]  # NaN where the truth has none
+        for name, scale, word in zip(
+            ("low", "high"),
+            order[[0, -1]] if len(order) else (),
+            ("least", "largest"),
+            strict=False,
         ):
             parts = np.stack([sums.ours[:, scale], sums.theirs[:, scale]], axis=1)
             what = f"power of members over power of the truth, at the scale (number {scale + 1}) where it is {word}"

@@ -48,7 +48,7 @@ def field_map(
     mesh = _draw(panel, field, low, high, anomaly=anomaly)
     panel.set_title(_title(field) if title is None else title, fontsize=10)
     figure.colorbar(
-        mesh, ax=panel, label=label_of(field), shrink=0.8, extend=_extend([field], low, high)
+        mesh, ax=panel, label=units_of(field), shrink=0.8, extend=_extend([field], low, high)
     )
     return figure
 
@@ -89,7 +89,7 @@ def stamps(
         panel.set(xlabel="", ylabel="")
     for panel in grid.flat[len(panels) :]:
         panel.set_visible(False)
-    figure.colorbar(mesh, ax=list(grid.flat), label=label_of(ensemble), shrink=0.8)
+    figure.colorbar(mesh, ax=list(grid.flat), label=units_of(ensemble), shrink=0.8)
     figure.suptitle(_title(ensemble), fontsize=10)
     return figure
 
@@ -130,7 +130,7 @@ def animation(
         _draw(panel, one.isel({over: 0}), low, high, anomaly=anomaly)
         for panel, one in zip(panels.flat, each, strict=True)
     ]
-    figure.colorbar(meshes[-1], ax=list(panels.flat), label=label_of(fields), shrink=0.8)
+    figure.colorbar(meshes[-1], ax=list(panels.flat), label=units_of(fields), shrink=0.8)
     if len(each) > 1:
         for i, panel in enumerate(panels.flat):
             panel.set_title(f"member {i}", fontsize=9)
@@ -138,7 +138,7 @@ def animation(
     def frame(k: int) -> list[Any]:
         for mesh, one in zip(meshes, each, strict=True):
             mesh.set_array(_values(one.isel({over: k})))
-        figure.suptitle(f"{fields.name or ''} {_moment(fields, over, k)}".strip(), fontsize=10)
+        figure.suptitle(f"{label_of(fields)} {_moment(fields, over, k)}".strip(), fontsize=10)
         return list(meshes)
 
     drawn = require("matplotlib.animation", extra="weather")
@@ -224,6 +224,10 @@ def _draw(panel: Panel, field: xr.DataArray, low: float, high: float, *, anomaly
         panel.coastlines(lw=0.5)
         return panel.pcolormesh(lon, lat, _values(field), transform=_plate(0.0), **style)
     panel.set_aspect(_stretch(axes))
+    ticker = require("matplotlib.ticker", extra="weather")
+    for axis, degrees, step in ((panel.yaxis, axes.lat, 30), (panel.xaxis, axes.lon, 60)):
+        if np.ptp(degrees) > 3 * step:
+            axis.set_major_locator(ticker.MultipleLocator(step))
     panel.set(xlabel="longitude (°E)", ylabel="latitude (°N)")
     return panel.pcolormesh(lon, lat, _values(field), **style)
 

@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .axes import Axes
 from .grid import Grid
+from .units import conversion, same_units
 
 __all__ = [
     "LEADS",
@@ -132,11 +134,18 @@ def each(of: Callable[[xr.DataArray, xr.DataArray], xr.DataArray], a: Data, b: D
 def match(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """The two with the same coordinates: the truth is cut, turned and read at valid times to fit the ensemble.
 
-    Coordinates that differ by rounding count as the same. Raises ``ValueError`` where the truth has members or lacks
-    dimensions, places or times of the ensemble.
+    Coordinates that differ by rounding count as the same. Raises ``ValueError`` where the truth has members, other
+    units or the same time twice, or lacks dimensions, places or times of the ensemble.
     """
     if MEMBER in truth.dims:
         raise ValueError(f"the truth has a dimension {MEMBER!r}: select one of its members")
+    ours, theirs = units_of(ensemble), units_of(truth)
+    if ours and theirs and not same_units(ours, theirs):
+        way = conversion(ours, theirs)
+        raise ValueError(
+            f"{_called(ensemble)} is in {ours!r}, its truth in {theirs!r}: convert one of them"
+            + (f" (from the first to the second: {way})" if way else "")
+        )
     lead = lead_dim(ensemble)
     if lead is not None and lead not in truth.dims:
         truth = valid_truth(truth, ensemble)
@@ -161,7 +170,7 @@ def valid_truth(truth: xr.DataArray, ensemble: xr.DataArray) -> xr.DataArray:
         raise ValueError(
             f"the ensemble needs the dimensions {TIME!r} (initial times) and a lead time"
         )
-    starts, known = ensemble.indexes[TIME], truth.indexes[TIME]
+    starts, known = ensemble.indexes[TIME], _unique(truth, TIME)
     parts = []
     for hours in lead_hours(ensemble[lead]):
         valid = starts + timedelta(hours=hours)
@@ -183,7 +192,7 @@ def _fit(truth: xr.DataArray, ensemble: xr.DataArray, dim: Hashable) -> xr.DataA
                 "and no coordinate that says which belong together"
             )
         return truth
-    ours, theirs = ensemble.indexes[dim], truth.indexes[dim]
+    ours, theirs = ensemble.indexes[dim], _unique(truth, dim)
     if ours.equals(theirs):
         return truth
     if ours.dtype.kind in "fiu" and theirs.dtype.kind in "fiu":
@@ -197,6 +206,16 @@ def _fit(truth: xr.DataArray, ensemble: xr.DataArray, dim: Hashable) -> xr.DataA
             f"them {lost[0]}; bring both to the same grid, times and longitude convention"
         )
     return truth.isel({dim: at}).assign_coords({dim: ensemble[dim]})
+
+
+def _unique(truth: xr.DataArray, dim: Hashable) -> pd.Index:
+    labels = truth.indexes[dim]
+    if not labels.is_unique:
+        twice = labels[labels.duplicated()][0]
+        raise ValueError(
+            f"the truth has {str(dim)} {twice} more than once; truth.drop_duplicates({str(dim)!r})"
+        )
+    return labels
 
 
 def _nearest(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -182,7 +182,9 @@ def _curve(spectrum: xr.DataArray) -> xr.DataArray:
 
 
 def _wavelengths(panel: Panel, at: np.ndarray, wavelength: np.ndarray) -> None:
-    """A second axis above, in km."""
+    """A second axis above, in km; at both axes ticks at 1, 2, 5, 10 ..."""
+    ticker = require("matplotlib.ticker", extra="weather")
+    panel.set_xlim(at[0], at[-1])
     above = panel.secondary_xaxis(
         "top",
         functions=(
@@ -190,8 +192,19 @@ def _wavelengths(panel: Panel, at: np.ndarray, wavelength: np.ndarray) -> None:
             lambda km: np.interp(np.asarray(km), wavelength[::-1], at[::-1]),
         ),
     )
+    for axis, values in ((panel.xaxis, at), (above.xaxis, wavelength)):
+        axis.set_major_locator(ticker.FixedLocator(_round_numbers(values)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(ticker.NullFormatter())
     above.set_xlabel("wavelength (km)", fontsize=8)
     above.tick_params(labelsize=7)
+
+
+def _round_numbers(values: np.ndarray) -> list[float]:
+    low, high = sorted((float(values[0]), float(values[-1])))
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = (m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5))
+    return [x for x in every if low <= x <= high]
 
 
 def _ratio_limits(panel: Panel) -> tuple[float, float]:

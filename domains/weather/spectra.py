@@ -213,7 +213,8 @@ def _transformed(
     )
     units = units_of(data)
     out = out.assign_coords({dim: at, "wavelength": (dim, wavelength, {"units": "km"})})
-    squared = f"({units})^2{per}" if units else ""
+    base = units if units.isalpha() else f"({units})"
+    squared = f"{base}^2{per}" if units else ""
     return out.assign_attrs({"long_name": name, "units": squared})
 
 

@@ -251,6 +251,10 @@ def test_one_forecast_without_members_has_errors_but_no_fair_score(
         (lambda x: x.isel(time=slice(1, None)), "lacks 1 of the 3 entries of 'time'"),
         (lambda x: x.isel(time=0), "must be the same but for the members"),
         (lambda x: x.expand_dims("member"), "select one of its members"),
+        (lambda x: x.assign_attrs(units="degC"), r"in 'K', its truth in 'degC'.*x - 273.15"),
+        (lambda x: x.isel(time=[0, 1, 1, 2]), "2001-01-02 00:00:00 more than once"),
+        (lambda x: x.sel(longitude=slice(0, 90)), "entries of 'longitude'"),
+        (lambda x: x.rename(longitude="x", latitude="y"), "must be the same but for the members"),
     ],
 )
 def test_a_truth_that_does_not_fit_is_refused(
@@ -261,6 +265,37 @@ def test_a_truth_that_does_not_fit_is_refused(
     ensemble, truth = (x.isel(time=slice(3)) for x in perfect)
     with pytest.raises(ValueError, match=message):
         metrics.crps(ensemble, change(truth))
+
+
+def test_fields_without_a_place_or_in_no_order_are_refused(
+    perfect: tuple[xr.DataArray, xr.DataArray],
+) -> None:
+    ensemble, truth = (x.isel(time=slice(3)) for x in perfect)
+    shuffled = np.random.default_rng(0).permutation(16)
+    with pytest.raises(ValueError, match="neither rises nor falls"):
+        metrics.crps(*(x.isel(latitude=shuffled) for x in (ensemble, truth)))
+    with pytest.raises(ValueError, match="has no latitude"):
+        metrics.crps(*(x.drop_vars("latitude").rename(latitude="row") for x in (ensemble, truth)))
+    with pytest.raises(ValueError, match=r"dim names \['level'\]"):
+        metrics.crps(ensemble, truth, dim=("level",))
+
+
+def test_valid_times_are_found_in_any_calendar_and_missing_ones_are_named() -> None:
+    ensemble, truth = gaussian(3, 6, rows=8, columns=16)
+    days = xr.date_range("2001-02-26", periods=6, calendar="noleap", use_cftime=True)
+    leads = xr.IndexVariable(
+        "lead", np.array([0, 2]) * np.timedelta64(1, "D").astype("timedelta64[ns]")
+    )
+    forecast = xr.concat(
+        [ensemble[:, :4], ensemble[:, 2:].assign_coords(time=ensemble.time[:4])], leads
+    )
+    expected = metrics.crps(forecast, truth)
+    other = forecast.assign_coords(time=days[:4]), truth.assign_coords(time=days)
+    np.testing.assert_allclose(metrics.crps(*other), expected)
+    report = evaluate(other[0].to_dataset(), other[1].to_dataset(), n_boot=10)
+    assert report["t2m +48 h", "crps"].value == pytest.approx(expected[1].item())
+    with pytest.raises(ValueError, match="lacks 1 valid times at lead 48 h"):
+        metrics.crps(forecast, truth.isel(time=slice(5)))
 
 
 def test_a_truth_in_single_precision_or_with_more_times_fits(
