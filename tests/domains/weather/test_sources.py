@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sciffusion.domains.weather.datasets import qg
 from sciffusion.domains.weather.datasets.card import Card
-from sciffusion.domains.weather.datasets.era5 import get_era5
 from sciffusion.domains.weather.datasets.netcdf import open_netcdf, write_netcdf
 from sciffusion.domains.weather.datasets.speedy import get_speedy
 from sciffusion.domains.weather.datasets.uk import get_uk, to_uk
+from sciffusion.domains.weather.simulators.quasigeostrophic import simulate
 from sciffusion.domains.weather.sources import DATASETS, check_output, read, split
 from sciffusion.io import ChecksumError
 
@@ -181,6 +182,36 @@ def test_a_wrong_local_copy_is_not_kept(tmp_path: Path, cache: Path) -> None:
     assert not cache.exists()
 
 
+def test_the_simulated_set_is_made_once_and_split_by_trajectory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Card.of("qg").recipe
+    for key, small in (("days", 1), ("trajectories", 8)):
+        monkeypatch.setitem(recipe["simulate"], key, small)
+    monkeypatch.setitem(recipe["sizes"], "time", 16)
+    calls: list[int] = []
+
+    def quick(days: float, seed: int, *, hours: float, trajectories: int) -> xr.Dataset:
+        calls.append(seed)
+        return simulate(days, seed, hours=hours, trajectories=trajectories, spin_up=1)
+
+    monkeypatch.setattr(qg, "simulate", quick)
+    ds = read("qg")
+    parts = {part: read(f"qg:{part}") for part in ("train", "valid", "test")}
+    assert calls == [0]
+    assert {name: part.sizes["time"] for name, part in parts.items()} == {
+        "train": 12,
+        "valid": 2,
+        "test": 2,
+    }
+    xr.testing.assert_identical(
+        xr.concat([*parts.values()], "time", data_vars="minimal").load(), ds.load()
+    )
+    expected = quick(1, 0, hours=12, trajectories=8)
+    for name, (step, _) in recipe["packing"].items():
+        np.testing.assert_allclose(ds[name], expected[name], atol=step * 0.51)
+
+
 @pytest.mark.parametrize("name", ["era5-uk", "mrms", "fmi"])
 def test_a_data_set_that_no_program_can_fetch_says_where_it_is(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=rf"(?s)github.com.*data get {name} --path FILE"):
@@ -233,7 +264,3 @@ def test_every_data_set_has_a_page_that_names_licence_splits_and_call(name: str)
         assert re.search(words, page, re.IGNORECASE), words
     for bounds in Card.of(name).recipe["splits"].values():
         assert all(str(bound) in page for pair in bounds.values() for bound in pair)
-
-
-def test_era5_is_among_the_data_sets_of_the_command_line() -> None:
-    assert DATASETS["era5"] is get_era5
