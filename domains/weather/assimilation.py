@@ -23,7 +23,7 @@ from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Multistep, Sampler
 from sciffusion.state import Value
 
-from .reports import Observations, Report, Units
+from .observed import Observations, Report, Units
 
 __all__ = ["Assimilation", "Frames", "assimilate", "given", "trajectory"]
 
@@ -35,7 +35,7 @@ class Assimilation:
 
     Attributes:
         method: weighs the observations: ``MMPS`` (calibrated), ``SDA``, ``PiGDM`` or ``DPS`` of the core. ``SDA`` and
-            ``DPS`` see residuals over :meth:`.reports.Observations.sizes`, as if the observations were normalised.
+            ``DPS`` see residuals over :meth:`.observed.Observations.sizes`, as if the observations were normalised.
         sampler: from noise to weather; ``Sampler(Langevin(corrections=1), 64)`` corrects every step, as SDA does.
         members: M.
         together: how many members go through the denoiser at once; fewer take less memory and give the same members.

@@ -1,7 +1,7 @@
 r"""What instruments see of physical fields: stations, coarse cells, swaths, and any function of your own.
 
 An instrument maps fields (B, C, H, W) in their own units to observations (B, ...), sample by sample, and is an operator
-of the core: derivative and transpose come from automatic differentiation. :mod:`.reports` puts several of them, at
+of the core: derivative and transpose come from automatic differentiation. :mod:`.observed` puts several of them, at
 several times, before a denoiser of normalised states.
 """
 

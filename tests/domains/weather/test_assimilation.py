@@ -19,7 +19,7 @@ from sciffusion.domains.weather.assimilation import (
 )
 from sciffusion.domains.weather.grid import Grid
 from sciffusion.domains.weather.observations import Coarse, Custom, Masked, Points
-from sciffusion.domains.weather.reports import Observations, Report, misfits
+from sciffusion.domains.weather.observed import Observations, Report, misfits
 from sciffusion.domains.weather.scales import Scales
 from sciffusion.inverse import DPS, MMPS, SDA, Method, Posterior, Windowed
 from sciffusion.oracle import Gaussian as Oracle
