@@ -138,7 +138,7 @@ def _refuse(array: xr.DataArray, dim: str) -> None:
         raise ValueError(
             f"variable {name!r} has members, dimension {dim!r}; take one with ds.isel({dim}=0)"
         )
-    if dim.lower() in _LEADS or kind in "mMO" and kind:
+    if dim.lower() in _LEADS or kind in ("m", "M"):
         raise ValueError(
             f"variable {name!r} has lead times, dimension {dim!r}; take one with ds.isel({dim}=0)"
         )
