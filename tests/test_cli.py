@@ -48,12 +48,6 @@ class ToySamples:
         path.write_text(" ".join(map(str, self.values)))
         return path
 
-    def report(
-        self, reference: ToySamples | None = None, *, seed: int = 0, n_parity: int = 0
-    ) -> Report:
-        about = {"beside": 0 if reference is None else len(reference), "parity": n_parity}
-        return Report({}, about=about)
-
 
 class ToyModel:
     """A model that counts up from the seed."""
@@ -66,6 +60,11 @@ class ToyModel:
     def sample(self, n: int, *, seed: int = 0, steps: int | None = None) -> ToySamples:
         return ToySamples([seed + i for i in range(n)])
 
+    def forecast(
+        self, start: list[int], steps: int, members: int = 1, *, seed: int = 0, out: Path
+    ) -> None:
+        out.write_text(f"{start} {steps} {members} {seed}")
+
 
 def toy_train(
     config: TrainConfig, directory: Path, *, resume: bool = True
@@ -73,16 +72,27 @@ def toy_train(
     return ToyModel(), train(toy.Toy(), config, directory, resume=resume)
 
 
+def toy_judge(
+    file: str, reference: str | None = None, *, seed: int = 0, n_parity: int = 0
+) -> Report:
+    def count(name: str) -> int:
+        return len(Path(name).read_text().split())
+
+    beside = 0 if reference is None else count(reference)
+    return Report({}, about={"samples": count(file), "beside": beside, "parity": n_parity})
+
+
 def toy_domain() -> ModuleType:
     """A domain made of what the command line asks for and nothing else."""
     module = ModuleType("toy_domain")
     verbs = {
+        "COMMANDS": ("data", "demo", "evaluate", "sample", "train"),
         "DATASETS": {"digits": lambda path: ("ten digits", Path("digits.txt"))},
         "models": lambda: {"first": Path("first"), "second": Path("second")},
         "load": lambda name: ToyModel(),
         "recipe": lambda name, overrides=(): toy.config(*overrides),
         "train": toy_train,
-        "read": lambda source: ToySamples([float(v) for v in Path(source).read_text().split()]),
+        "judge": toy_judge,
         "check_output": lambda path: None,
         "demo": lambda directory: Report({}, about={"demo": "toy"}),
     }
@@ -167,7 +177,7 @@ def test_help_lists_the_commands_and_loads_no_torch_within_a_second() -> None:
     torch_loaded, exit_code, seconds = last.split()
     assert (torch_loaded, exit_code) == ("False", "0")
     assert float(seconds) < 1.0
-    for command in ("sample", "train", "evaluate", "data", "info", "demo"):
+    for command in ("sample", "forecast", "train", "evaluate", "data", "info", "demo"):
         assert any(re.match(rf"│ {command} +\w", line) for line in page)
 
 
@@ -229,7 +239,7 @@ MISTAKES = {
     "evaluate molecules REAL --refrence qm9": "--refrence. Did you mean '--reference'?",
     "evaluate molecules REAL --xtbs 3": "--xtbs. Did you mean '--xtb'?",
     "evaluate molecules REAL --xtb many": "--xtb takes the number of samples.* 'many'",
-    "data get qm8": "no data set 'qm8'; there are: qm9. Did you mean 'qm9'?",
+    "data get qm8": "no data set 'qm8'; there are: qm9, .* Did you mean 'qm9'?",
     "data get qm9 --path gone.npz": "there is no file gone.npz",
     "demo molecule": "unknown domain 'molecule'",
 }
@@ -323,10 +333,32 @@ def test_a_domain_of_another_package_has_the_same_verbs(
 
 
 def test_a_domain_that_lacks_verbs_is_told_which(run: Run, toy_installed: ModuleType) -> None:
-    del toy_installed.demo, toy_installed.read
-    code, _, error = run("demo", "toy")
+    del toy_installed.load, toy_installed.check_output
+    code, _, error = run("sample", "toy", "--out", "x.txt")
     assert code == 2
-    assert "the domain 'toy' has no command line: it lacks read, demo" in error
+    assert "the domain 'toy' cannot serve sample: it lacks load, check_output" in error
+
+
+def test_a_domain_that_does_not_serve_a_command_is_told_what_it_serves(
+    run: Run, toy_installed: ModuleType
+) -> None:
+    code, _, error = run("forecast", "toy", "--out", "x.txt")
+    assert code == 2
+    assert "the domain 'toy' has no command 'forecast'; it has data, demo, evaluate" in error
+
+
+def test_forecast_starts_from_an_example_or_from_a_file(
+    run: Run, toy_installed: ModuleType, tmp_path: Path
+) -> None:
+    toy_installed.COMMANDS = ("forecast",)  # type: ignore[attr-defined]
+    toy_installed.example = lambda name: [len(name)]  # type: ignore[attr-defined]
+    toy_installed.read = lambda source: [int(v) for v in Path(source).read_text().split()]  # type: ignore[attr-defined]
+    code, out, error = run("forecast", "toy", "--steps", "2", "--members", "3", "--out", "x.txt")
+    assert (code, out, error) == (0, "3 members, 2 steps in x.txt\n", "")
+    assert (tmp_path / "x.txt").read_text() == "[5] 2 3 0"
+    (tmp_path / "y.txt").write_text("7 8")
+    run("forecast", "toy", "--steps", "2", "--start", "y.txt", "--seed", "4", "--out", "x.txt")
+    assert (tmp_path / "x.txt").read_text() == "[7, 8] 2 10 4"
 
 
 def test_a_domain_that_ships_no_model_wants_one_named(run: Run, toy_installed: ModuleType) -> None:
@@ -461,7 +493,7 @@ def test_info_shows_other_domains_beside_one_that_does_not_load(
     del toy_installed.load
     code, out, _ = run("info")
     assert code == 0
-    assert "toy: does not load: the domain 'toy' has no command line: it lacks load" in out
+    assert "toy: does not load: the domain 'toy' cannot serve info: it lacks load" in out
     assert "domain      molecules" in out
 
 

@@ -15,10 +15,14 @@ from .data import MoleculeSet
 from .demo import demo
 from .qm9 import qm9
 from .sizes import ConditionalSizePrior, SizePrior
-from .sources import DATASETS, check_output, read
+from .sources import DATASETS, check_output, judge, read
 from .task import DataConfig, MoleculeTask, MoleculeTraining, ObjectiveConfig
 
+COMMANDS = ("data", "demo", "evaluate", "sample", "train")
+"""The commands of ``sciffusion`` that serve molecules."""
+
 __all__ = [
+    "COMMANDS",
     "DATASETS",
     "ConditionalSizePrior",
     "DataConfig",
@@ -37,6 +41,7 @@ __all__ = [
     "TransformerConfig",
     "check_output",
     "demo",
+    "judge",
     "load",
     "models",
     "qm9",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from .container import Molecules
 from .data import MoleculeSet
 from .qm9 import prepare_qm9, qm9
 
-__all__ = ["DATASETS", "check_output", "read"]
+if TYPE_CHECKING:
+    from .report import Report
+
+__all__ = ["DATASETS", "check_output", "judge", "read"]
 
 _SUFFIXES = (".sdf", ".xyz")
 
@@ -49,6 +53,19 @@ def check_output(path: Path) -> None:
     if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"{path}: molecules are written to files that end with .sdf or .xyz")
     require("rdkit.Chem", extra="molecules")
+
+
+def judge(
+    file: str,
+    reference: str | None = None,
+    *,
+    seed: int = 0,
+    n_xtb: int = 0,
+    n_posebusters: int = 0,
+) -> Report:
+    """Judge the molecules of a file, or of a part of a data set; for the arguments see `Molecules.report`."""
+    against = None if reference is None else read(reference)
+    return read(file).report(against, seed=seed, n_xtb=n_xtb, n_posebusters=n_posebusters)
 
 
 def get_qm9(path: Path | None = None) -> tuple[MoleculeSet, Path]:

@@ -76,6 +76,7 @@ def check_output(path: Path) -> None:
         raise ValueError(f"{path}: weather is written to files that end with .nc or .zarr")
     if path.suffix == ".nc":
         require("h5netcdf", extra="weather")
+        require("h5py", extra="weather")  # through which h5netcdf writes; it does not bring it
     else:
         require("zarr", extra="weather")
 

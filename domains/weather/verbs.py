@@ -65,7 +65,7 @@ def forecast(
 
     if out is None:
         return together(fitted, list(leads(0, None)), starts)
-    identity = {
+    identity: dict[str, str | int | float | bool | None] = {
         "model": model.fingerprint,
         "seed": seed,
         "members": members,

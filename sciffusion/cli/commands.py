@@ -28,6 +28,7 @@ First steps:
 
     sciffusion demo molecules --out out/demo
     sciffusion sample molecules -n 100 --out mols.sdf
+    sciffusion forecast weather --out forecast.nc
     sciffusion evaluate molecules mols.sdf --reference qm9:test
     sciffusion train molecules --config qm9 --out runs/qm9
 
@@ -82,7 +83,7 @@ def sample(
         report: judge the samples and write the figures to this JSON file.
         picture: draw the first 16 samples into this .png, .svg or .pdf file.
     """
-    chosen = open_domain(domain)
+    chosen = open_domain(domain, "sample")
     chosen.check_output(out)
     if picture is not None and picture.suffix not in _PICTURES:
         raise ValueError(f"--picture {picture}: end it with one of {', '.join(_PICTURES)}")
@@ -95,6 +96,49 @@ def sample(
         _say(f"picture in {picture}")
     if report is not None:
         _show(samples.report(seed=seed), report)
+
+
+@app.command(
+    help_epilogue="""\
+Examples:
+
+    sciffusion forecast weather --steps 10 --members 20 --out forecast.nc
+    sciffusion forecast weather --start states.nc --steps 30 --out forecast.zarr"""
+)
+def forecast(
+    domain: str,
+    /,
+    *,
+    out: Path,
+    steps: int = 10,
+    members: int = 10,
+    start: str | None = None,
+    seed: int = 0,
+    model: str | None = None,
+    device: Device = "auto",
+) -> None:
+    """Continue a state in time, as an ensemble, and write every step as it is made.
+
+    A forecast that was interrupted goes on when the same command is given again.
+
+    Args:
+        domain: what to forecast, for instance weather.
+        out: where to write; the suffix says in which format (weather: .nc, .zarr).
+        steps: how many steps of the model.
+        members: of the ensemble; member i depends on the seed and on i alone.
+        start: a file with the states to start from, or part of a data set; an example that ships
+            with the model unless given.
+        seed: of everything random.
+        model: a model that ships (`sciffusion info` lists them) or a file that
+            training wrote; the domain's first model unless given.
+        device: where to compute; auto is a GPU if there is one.
+    """
+    chosen = open_domain(domain, "forecast")
+    chosen.check_output(out)
+    name = model or _default_model(chosen, domain)
+    states = chosen.example(name) if start is None else chosen.read(start)
+    chosen.load(name).to(_device(device)).forecast(states, steps, members, seed=seed, out=out)
+    _say(f"{members} members, {steps} steps in {out}")
 
 
 @app.command(
@@ -136,7 +180,7 @@ def train(
     """
     from sciffusion.training import Diverged
 
-    chosen = open_domain(domain)
+    chosen = open_domain(domain, "train")
     try:
         _, run = chosen.train(chosen.recipe(config, overrides), out, resume=resume)
     except Diverged as error:
@@ -182,12 +226,10 @@ def evaluate(
             it; molecules have --xtb N (relaxed by GFN2-xTB) and
             --posebusters N.
     """
-    chosen = open_domain(domain)
-    samples = chosen.read(file)
-    known = [p[2:] for p in inspect.signature(samples.report).parameters if p.startswith("n_")]
+    chosen = open_domain(domain, "evaluate")
+    known = [p[2:] for p in inspect.signature(chosen.judge).parameters if p.startswith("n_")]
     counts = {f"n_{name}": _count(name, text, known) for name, text in checks.items()}
-    against = None if reference is None else chosen.read(reference)
-    _show(samples.report(against, seed=seed, **counts), out)
+    _show(chosen.judge(file, reference, seed=seed, **counts), out)
 
 
 @app.command
@@ -198,7 +240,7 @@ def demo(domain: str, /, *, out: Path = Path("out/demo")) -> None:
         domain: whose demonstration, for instance molecules.
         out: the folder for samples, report and picture.
     """
-    report = open_domain(domain).demo(out)
+    report = open_domain(domain, "demo").demo(out)
     _show(report, None)
     _say(f"in {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}")
 
@@ -221,11 +263,16 @@ def get(name: str, /, *, path: Path | None = None) -> None:
     """
     from sciffusion.registry import domains
 
-    known = {key: fetch for one in domains() for key, fetch in open_domain(one).DATASETS.items()}
+    known, absent = {}, []
+    for one in domains():
+        try:
+            known |= open_domain(one, "data").DATASETS
+        except ImportError as error:  # its packages are not installed; others are
+            absent.append(f"The domain {one!r} is not installed: {error}.")
     if name not in known:
         listed = ", ".join(known)
-        hint = did_you_mean(name, known)
-        raise ValueError(f"no data set {name!r}; there are: {listed}. {hint}".rstrip())
+        hints = " ".join([did_you_mean(name, known), *absent])
+        raise ValueError(f"no data set {name!r}; there are: {listed}. {hints}".rstrip())
     found, place = known[name](path)
     _say(f"{found}\nkept in {place}")
 

@@ -72,7 +72,7 @@ def _device() -> str:
 def _domain(name: str) -> Iterator[tuple[str, str]]:
     """The lines about one domain. One that does not import must not hide the others."""
     try:
-        domain = open_domain(name)
+        domain = open_domain(name, "info")
     except Exception as error:
         yield "domain", f"{name}: does not load: {error}"
         return

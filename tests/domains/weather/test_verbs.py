@@ -102,7 +102,8 @@ def test_a_killed_forecast_goes_on_as_if_nothing_had_happened(
     class Killed(Exception):
         pass
 
-    append, calls = ForecastWriter.append, []
+    append = ForecastWriter.append
+    calls: list[xr.Dataset] = []
 
     def appended(writer: ForecastWriter, part: xr.Dataset) -> None:
         if len(calls) == cut:
