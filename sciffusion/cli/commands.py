@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -263,7 +264,8 @@ def get(name: str, /, *, path: Path | None = None) -> None:
     """
     from sciffusion.registry import domains
 
-    known, absent = {}, []
+    known: dict[str, Callable[[Path | None], tuple[object, Path]]] = {}
+    absent: list[str] = []
     for one in domains():
         try:
             known |= open_domain(one, "data").DATASETS
