@@ -161,6 +161,7 @@ class NetCDFStore(Store):
     def __init__(self, path: Path, dim: str) -> None:
         super().__init__(path, dim)
         require("h5netcdf", extra="weather")
+        require("h5py", extra="weather")  # which the other needs to write, and does not bring
         self._folder = path.with_name(f".{path.name}.parts")
         self._base = 0  # steps in the file at path
         if path.exists():

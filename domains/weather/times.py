@@ -12,6 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from sciffusion.errors import require
+
 __all__ = [
     "Times",
     "calendar_of",
@@ -38,7 +40,7 @@ def calendar_of(times: Times) -> str | None:
 
 
 def like(times: ArrayLike, reference: Times) -> Times:
-    """``times`` as a vector of the kind that ``reference`` is, whose resolution it takes.
+    """``times`` as a vector of the kind that ``reference`` is, whose resolution it takes; text is in ISO form.
 
     Raises ``ValueError`` for times of another calendar, and if the resolution cannot hold them.
     """
@@ -53,6 +55,7 @@ def like(times: ArrayLike, reference: Times) -> Times:
         return out
     given = np.atleast_1d(np.asarray(times, dtype=object))
     wanted = calendar_of(reference)
+    given = np.array([_date(t, reference[0]) if isinstance(t, str) else t for t in given], object)
     wrong = [t for t in given if getattr(t, "calendar", None) != wanted]
     if wrong:
         raise ValueError(
@@ -60,6 +63,14 @@ def like(times: ArrayLike, reference: Times) -> Times:
             f"{wrong[0]!r}"
         )
     return given
+
+
+def _date(text: str, kind: Any) -> Any:
+    """A date in ISO form, from the day on, in the calendar of ``kind``. Raises ``ValueError`` for one it lacks."""
+    cftime = require("cftime", extra="weather")
+    whole = text.replace(" ", "T") + "0000-01-01T00:00:00"[len(text) :]
+    date = cftime.datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S", calendar=kind.calendar)
+    return type(kind)(*date.timetuple()[:6])
 
 
 def microseconds(times: Times, origin: Any) -> NDArray[np.int64]:

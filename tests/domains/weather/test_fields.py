@@ -291,8 +291,13 @@ def test_times_are_asked_for_as_people_write_them() -> None:
     fields = Fields.of(world(), ["t2m"])
     assert fields.index("2000-02-28").tolist() == [2]
     assert fields.index(["2000-02-28T12", "2000-02-27"]).tolist() == [3, 0]
-    with pytest.raises(ValueError, match="cftime objects of the calendar 'noleap'"):
-        Fields.of(world(calendar="noleap"), ["t2m"]).index(["2000-02-28"])
+    noleap = Fields.of(world(calendar="noleap"), ["t2m"])
+    assert noleap.index(["2000-02-28T12", "2000-03-01 00:00"]).tolist() == [3, 4]
+    with pytest.raises(ValueError):
+        noleap.index(["2000-02-29"])
+    for wrong in (times(2), times(2, "360_day")):
+        with pytest.raises(ValueError, match="cftime objects of the calendar 'noleap'"):
+            noleap.index(wrong)
     with pytest.raises(ValueError, match="cftime objects, those of the data are datetime64"):
         fields.index(times(2, "noleap"))
 
