@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal, final
 
 import torch
@@ -27,6 +29,7 @@ from torch.utils import _pytree as pytree
 from .config import TrainConfig
 
 _BUCKET = 2**25  # elements per all-reduce: 128 MB of float32
+_LINGER = 0.5  # seconds for gloo's threads to let go of their last tensors
 
 
 @final
@@ -132,10 +135,27 @@ def join(config: TrainConfig) -> World:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if size > 1 and not started:
+        # Before there is a group: this module takes the present one for a default argument, which
+        # would keep its threads alive after destroy_process_group. Optimizers import it.
+        import_module("torch.distributed.nn.functional")
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     shared: Literal["ddp", "fsdp"] = "fsdp" if config.parallel == "fsdp" else "ddp"
     return World(rank, size, device, shared if size > 1 else "none")
+
+
+def _leave() -> None:
+    """Leave the other processes at the end of the program.
+
+    A thread of gloo's drops the tensors of a collective call after it has woken the caller, and
+    needs Python's lock for that. If Python is being finalized by then, the thread is made to exit
+    out of a destructor and the process aborts (SIGABRT), with all its work done. Destroying a group
+    joins its threads, but sharded parameters and the caches of DTensor keep theirs alive, so the
+    threads first get time in which nobody else holds the lock.
+    """
+    if dist.is_initialized():  # the program may have left already
+        time.sleep(_LINGER)
+        dist.destroy_process_group()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -21,6 +21,23 @@ ALONE = ("steps=12", "accumulate=2", "validate_every=5")
 PARALLEL = ["ddp", "fsdp"]
 
 
+def launch(program: str, *arguments: str) -> None:
+    """Run a program of this folder in two processes."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            *"-m torch.distributed.run --standalone --nproc-per-node 2".split(),
+            str(Path(__file__).with_name(program)),
+            *arguments,
+        ],
+        env=os.environ | {"PYTHONPATH": str(Path(sciffusion.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr  # all of it: torchrun's own report comes last
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs: alone, by two processes, and each continued by the other."""
@@ -29,16 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder / "alone-parts", "steps=12", "accumulate=4")
     for parallel in PARALLEL:
         run(folder / f"{parallel}-second", "steps=5", "accumulate=2")  # between two rows
-    launcher = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
-    program = Path(__file__).with_name("world.py")
-    done = subprocess.run(
-        [sys.executable, *launcher, str(program), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(Path(sciffusion.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch("world.py", str(folder))
     for parallel in PARALLEL:
         run(folder / f"{parallel}-first", *ALONE)
     return folder
@@ -100,3 +108,10 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(runs: Path) -> None:
     assert second[1] == "SIGTERM"
     assert first[1] == "another process was asked to stop"
     assert (runs / "stopped" / "checkpoints" / "step-00000003" / "state.json").exists()
+
+
+@pytest.mark.parametrize(("parallel", "late"), [("ddp", 0), ("fsdp", 1)])
+def test_processes_may_end_apart_and_while_a_call_ends(
+    parallel: str, late: int, tmp_path: Path
+) -> None:
+    launch("leave.py", str(tmp_path), parallel, str(late))

@@ -35,7 +35,7 @@ def losses(parallel: str, folder: Path) -> list[float]:
         text=True,
         timeout=240,
     )
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr  # all of it: torchrun's own report comes last
     header, *rows = (folder / parallel / "log.csv").read_text().splitlines()
     return [float(row.split(",")[header.split(",").index("loss")]) for row in rows]
 
