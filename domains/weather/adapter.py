@@ -229,8 +229,12 @@ class GridNet(nn.Module):
         previous: Tensor | None = None,
     ) -> Tensor:
         """(B, made, H, W) from noised fields (None: there are none), log-SNRs (B,) and the condition."""
-        fields = cond["fields"] if x is None else torch.cat([x, cond["fields"].to(x)], 1)
-        scalars, embedding = cond["scalars"].to(fields), None
+        fields, scalars = cond["fields"], cond["scalars"]
+        if x is not None:  # one condition may serve the whole batch
+            shape = (len(x), *fields.shape[1:])
+            fields = torch.cat([x, fields.to(x).expand(shape)], 1)
+            scalars = scalars.to(x).expand(len(x), -1)
+        scalars, embedding = scalars.to(fields), None
         if self.embed is not None:
             # of no numbers none are shown
             shown = scalars if scalars.shape[1] else None

@@ -16,7 +16,7 @@ from .frame import Frame
 from .grid import Grid
 from .units import check_units
 
-__all__ = ["Fitted", "fit", "refined", "template"]
+__all__ = ["Fitted", "fit", "refined", "template", "turn_to"]
 
 
 @final
@@ -48,11 +48,11 @@ def fit(frame: Frame, ds: xr.Dataset, grid: Grid | None = None) -> Fitted:
     grid = grid or frame.grid
     if grid is None:
         return Fitted(fields, fields.grid, 0)
-    return Fitted(fields, grid, _turn(fields.grid, grid))
+    return Fitted(fields, grid, turn_to(fields.grid, grid))
 
 
-def _turn(found: Grid, wanted: Grid) -> int:
-    """The number of columns by which ``found`` is rolled to be ``wanted``."""
+def turn_to(found: Grid, wanted: Grid) -> int:
+    """The number of columns by which ``found`` is rolled to be ``wanted``. Raises ``ValueError`` for another grid."""
     if found.shape == wanted.shape and bool((found.lat - wanted.lat).abs().max() < 1e-2):
         difference = torch.remainder(found.lon[None] - wanted.lon[0] + 180, 360) - 180
         turn = int(-difference.abs().argmin()) % len(found.lon)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 import xarray as xr
@@ -25,6 +25,12 @@ from .frame import Frame
 from .grid import Grid
 from .heads import Head
 from .task import ObjectiveConfig, WeatherTask, head_of, net_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .assimilation import Assimilation
+    from .observed import Report
 
 __all__ = ["SamplingConfig", "WeatherModel"]
 
@@ -240,6 +246,46 @@ class WeatherModel:
             sampler=sampler,
             batch_size=batch_size,
             progress=progress,
+        )
+
+    def assimilate(
+        self,
+        observations: pd.DataFrame | xr.Dataset | Sequence[Report] | ArrayLike,
+        times: ArrayLike,
+        *,
+        operator: Literal["points", "coarse", "mask"]
+        | Callable[[Mapping[str, Tensor]], Tensor] = "points",
+        std: float | Mapping[str, float] | None = None,
+        settings: Assimilation | None = None,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        """Complete fields at ``times`` as an ensemble, given observations of them: what a prior and they say together.
+
+        Member i depends on ``seed`` and i alone. Trajectories longer than the windows that the prior was trained on are
+        composed of overlapping windows.
+
+        Args:
+            observations: with ``points`` a table (time, lat, lon, variable, value, std) or dataset of stations, see
+                :func:`.stations.read_stations`; with ``coarse`` fields on a grid of boxes; with ``mask`` fields with
+                NaN where nothing was observed; with a function its values, one row; or reports made by hand.
+            times: of the states, spaced as those of the prior's windows.
+            operator: what the observations are of the fields. A function gets the channels by name, (B, K, H, W) each
+                in physical units, and returns (B, ...).
+            std: deviation of the observations' errors where they do not bring it: a number, or one for each variable.
+            settings: method, sampler and number of members.
+            seed: of everything random.
+
+        Returns:
+            Member, time, and the dimensions of the grid.
+
+        Raises:
+            ValueError: the model is no prior; observations outside the grid or the times, in other units, or without
+                deviations.
+        """
+        from .analysis import analyse
+
+        return analyse(
+            self, observations, times, operator=operator, std=std, settings=settings, seed=seed
         )
 
     def to(self, device: str | torch.device) -> WeatherModel:
