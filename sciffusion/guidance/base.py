@@ -23,7 +23,7 @@ from sciffusion.process import Gaussian, Process
 from sciffusion.schedule import Schedule
 from sciffusion.state import Value, layout_of
 
-__all__ = ["Change", "Guidance", "Needs", "Scale", "edit", "ratio", "refuse", "scale_at"]
+__all__ = ["Change", "Guidance", "Needs", "Scale", "edit_fields", "ratio", "refuse", "scale_at"]
 
 Scale = float | Tensor | Callable[[Tensor], float | Tensor]
 """A guidance scale: a number, one per sample (B,), or a function of the log-SNR of the process's clock.
@@ -49,7 +49,7 @@ def refuse(cond: Condition) -> None:
         raise ValueError("cond is bound already; build another guidance for another condition")
 
 
-def edit(
+def edit_fields(
     process: Process, fn: Callable[..., Tensor], first: Value, *others: Value, like: Value
 ) -> Value:
     """``first`` with every Gaussian field replaced by ``fn(field's process, its layout, first's, *others')``.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
-from sciffusion.guidance.base import Scale, edit, scale_at
+from sciffusion.guidance.base import Scale, edit_fields, scale_at
 from sciffusion.guidance.gradient import differentiate, leaves, score_shift
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian
@@ -62,5 +62,5 @@ class Classifier(Denoiser):
             w = torch.as_tensor(scale, dtype=x0.dtype, device=x0.device)
             return x0 + layout.expand(w, x0) * score_shift(field, grad, t, layout)
 
-        x0 = edit(self.process, shifted, out.x0, self.process.rebuild(x_t, known), like=x_t)
+        x0 = edit_fields(self.process, shifted, out.x0, self.process.rebuild(x_t, known), like=x_t)
         return Prediction(x0, out.x_t, t, self.process)

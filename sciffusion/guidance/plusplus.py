@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from sciffusion.denoiser import Prediction
-from sciffusion.guidance.base import Change, Guidance, Needs, edit
+from sciffusion.guidance.base import Change, Guidance, Needs, edit_fields
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian, Process
 from sciffusion.state import Value
@@ -55,5 +55,5 @@ def with_noise_of(prediction: Prediction, reference: Value) -> Prediction:
     def move(field: Gaussian, layout: Layout, x: Tensor, x0: Tensor, ref: Tensor) -> Tensor:
         return x + layout.expand(field.schedule.alpha(prediction.t).to(x), x) * (x0 - ref)
 
-    x_t = edit(process, move, prediction.x_t, prediction.x0, reference, like=prediction.x_t)
+    x_t = edit_fields(process, move, prediction.x_t, prediction.x0, reference, like=prediction.x_t)
     return Prediction(prediction.x0, x_t, prediction.t, process)

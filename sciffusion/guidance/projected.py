@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Prediction
-from sciffusion.guidance.base import Change, Guidance, edit, ratio
+from sciffusion.guidance.base import Change, Guidance, edit_fields, ratio
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian
 
@@ -46,7 +46,7 @@ class Projected(Change):
         self.eta, self.threshold = eta, threshold
 
     def mix(self, strong: Prediction, weak: Prediction, scale: float | Tensor) -> Prediction:
-        x0 = edit(self.process, self._project, weak.x0, strong.x0, like=strong.x_t)
+        x0 = edit_fields(self.process, self._project, weak.x0, strong.x0, like=strong.x_t)
         projected = Prediction(x0, weak.x_t, weak.t, self.process)
         return self.guidance.mix(strong, projected, scale)
 
@@ -88,7 +88,7 @@ class Rescaled(Change):
 
     def mix(self, strong: Prediction, weak: Prediction, scale: float | Tensor) -> Prediction:
         out = self.guidance.mix(strong, weak, scale)
-        x0 = edit(self.process, self._rescale, out.x0, strong.x0, like=strong.x_t)
+        x0 = edit_fields(self.process, self._rescale, out.x0, strong.x0, like=strong.x_t)
         return Prediction(x0, out.x_t, out.t, self.process)
 
     def _rescale(self, field: Gaussian, layout: Layout, x: Tensor, strong: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Prediction
-from sciffusion.guidance.base import Change, Guidance, Needs, edit
+from sciffusion.guidance.base import Change, Guidance, Needs, edit_fields
 from sciffusion.layout import Layout
 from sciffusion.process import Gaussian
 
@@ -55,7 +55,7 @@ class CFGZeroStar(Change):
             # a flow that vanishes says nothing of x0
             return torch.where(s == 1, weak, x0)
 
-        x0 = edit(self.process, scaled, weak.x0, strong.x0, x_t, like=x_t)
+        x0 = edit_fields(self.process, scaled, weak.x0, strong.x0, x_t, like=x_t)
         out = self.guidance.mix(strong, Prediction(x0, weak.x_t, weak.t, self.process), scale)
         still = self.process.clock.log_snr(t) < self.zero_below
         if not bool(still.any()):
@@ -65,4 +65,6 @@ class CFGZeroStar(Change):
             none = field.convert(torch.zeros_like(x), x, t, layout, src="flow", dst="x0")
             return torch.where(layout.expand(still.to(x.device), x), none, x0)
 
-        return Prediction(edit(self.process, rest, out.x0, x_t, like=x_t), out.x_t, t, self.process)
+        return Prediction(
+            edit_fields(self.process, rest, out.x0, x_t, like=x_t), out.x_t, t, self.process
+        )
