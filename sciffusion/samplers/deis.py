@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from sciffusion.samplers.adams import Adams
 from sciffusion.samplers.ddim import ddim_rule, ddim_rules
 from sciffusion.samplers.exponential import (
     PURE_NOISE,
@@ -29,29 +30,15 @@ from sciffusion.samplers.exponential import (
 )
 from sciffusion.samplers.quadrature import gauss
 from sciffusion.schedule import Schedule
-from sciffusion.solver import Level, Number, Rule, Solver
+from sciffusion.solver import Level, Number, Rule
 
 __all__ = ["DEIS", "LMS"]
 
 
-class _Adams(Solver):
+class _NoiseAdams(Adams):
     """Adams's method on the predicted noise."""
 
-    order: int
-
-    def _check(self) -> None:
-        if self.order not in (1, 2, 3, 4):
-            raise ValueError(f"order must be 1, 2, 3 or 4, got {self.order}")
-
-    @property
-    def history(self) -> int:  # type: ignore[override]
-        """How many earlier predictions it uses."""
-        return self.order - 1
-
-    @property
-    def fewest(self) -> int:  # type: ignore[override]
-        """As many steps as predictions in its polynomial."""
-        return self.order
+    highest = 4
 
     @property
     def stochastic(self) -> bool:
@@ -107,7 +94,7 @@ class _Adams(Solver):
 
 @final
 @dataclass(frozen=True)
-class DEIS(_Adams):
+class DEIS(_NoiseAdams):
     r"""DEIS-tAB of order 1 to 4: one evaluation a step; for a well-trained denoiser in few steps, 5 to 10.
 
     Unlike methods that interpolate x0 it is sensitive to errors of the prediction at high noise. Orders 3 and 4 begin
@@ -116,9 +103,6 @@ class DEIS(_Adams):
     """
 
     order: int = 3
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def time(self, level: Level) -> float:
         return level.sigma / (level.alpha + level.sigma)
@@ -131,7 +115,7 @@ class DEIS(_Adams):
 
 @final
 @dataclass(frozen=True)
-class LMS(_Adams):
+class LMS(_NoiseAdams):
     r"""Linear multistep method of order 1 to 4 in :math:`\sigma/\alpha`: one evaluation a step.
 
     The classic of EDM-like denoisers (Katherine Crowson's k-diffusion), with the coefficients of variable steps; as an
@@ -139,9 +123,6 @@ class LMS(_Adams):
     """
 
     order: int = 4
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def time(self, level: Level) -> float:
         return level.sigma / level.alpha

@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+from sciffusion.samplers.adams import Adams
 from sciffusion.samplers.ddim import ddim_rule
 from sciffusion.samplers.exponential import PURE_NOISE, endless, lagrange
 from sciffusion.samplers.quadrature import gauss
-from sciffusion.solver import Level, Rule, Solver
+from sciffusion.solver import Level, Rule
 
 __all__ = ["ERSDE", "er_sde_5"]
 
@@ -36,7 +37,7 @@ def er_sde_5(rho: float) -> float:
 
 @final
 @dataclass(frozen=True)
-class ERSDE(Solver):
+class ERSDE(Adams):
     r"""Extended reverse SDE solver of order 1 to 3: one evaluation a step; noise where it helps, little near the data.
 
     ``scale`` is :math:`\log(\phi(\rho)/\rho)` as a function of :math:`\rho`, smooth; the noise of a step is
@@ -47,20 +48,6 @@ class ERSDE(Solver):
 
     order: int = 2
     scale: Callable[[float], float] = field(default=er_sde_5, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
-
-    @property
-    def history(self) -> int:  # type: ignore[override]
-        """How many earlier predictions it uses."""
-        return self.order - 1
-
-    @property
-    def fewest(self) -> int:  # type: ignore[override]
-        """As many steps as predictions in its polynomial."""
-        return self.order
 
     @property
     def stochastic(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from sciffusion.samplers.adams import Adams
 from sciffusion.samplers.ddim import ddim_rules
 from sciffusion.samplers.exponential import (
     PURE_NOISE,
@@ -23,14 +24,14 @@ from sciffusion.samplers.exponential import (
     starting_rules,
 )
 from sciffusion.schedule import Schedule
-from sciffusion.solver import Level, Rule, Solver
+from sciffusion.solver import Level, Rule
 
 __all__ = ["Multistep"]
 
 
 @final
 @dataclass(frozen=True)
-class Multistep(Solver):
+class Multistep(Adams):
     """Multistep solver of order 1, 2 or 3: one evaluation a step; the default for a good denoiser in few steps.
 
     Order 3 begins with a two-evaluation step (DPM-Solver++ 2S), without which its first step would hold it at order 2.
@@ -43,19 +44,8 @@ class Multistep(Solver):
     eta: Eta = 0.0
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order must be 1, 2 or 3, got {self.order}")
+        super().__post_init__()
         check_eta(self.eta)
-
-    @property
-    def history(self) -> int:  # type: ignore[override]
-        """How many earlier predictions it uses."""
-        return self.order - 1
-
-    @property
-    def fewest(self) -> int:  # type: ignore[override]
-        """As many steps as predictions in its polynomial."""
-        return self.order
 
     @property
     def stochastic(self) -> bool:
