@@ -19,12 +19,14 @@ from sciffusion.io import DownloadError, cache_dir
 from .card import Card
 from .netcdf import write_netcdf
 
-__all__ = ["STORE", "geopotential_height", "get_era5", "open_era5"]
+__all__ = ["GRAVITY", "STORE", "geopotential_height", "get_era5", "open_era5"]
 
 STORE = "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-64x32_equiangular_conservative.zarr"
 """The coarsest ERA5 of WeatherBench 2: 5.625 degrees, 6-hourly, 13 levels."""
 
-_GRAVITY = 9.80665  # m/s2, the standard gravity that defines geopotential metres
+GRAVITY = 9.80665
+"""Standard gravity, m/s2, which turns geopotential into metres (WMO)."""
+
 _ORDER = ("time", "level", "latitude", "longitude")
 _SHORT = {
     "z": "geopotential",
@@ -106,7 +108,7 @@ def geopotential_height(ds: xr.Dataset, variable: str = "geopotential") -> xr.Da
     units = str(phi.attrs.get("units", "none"))
     if _plain(units) != "m2s-2":
         raise ValueError(f"{variable!r} has the units {units!r}, not m2 s-2: it is no geopotential")
-    height = (phi / _GRAVITY).astype(phi.dtype)
+    height = (phi / GRAVITY).astype(phi.dtype)
     height.attrs = {"units": "m", "long_name": "geopotential height"}
     return ds.drop_vars(variable).assign(geopotential_height=height)
 

@@ -7,6 +7,7 @@ checkpoint after each, which are interpolated to pressure levels and truncated h
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -23,6 +24,7 @@ from sciffusion.harmonics import Harmonics, SphereGrid
 from sciffusion.io import cache_dir
 
 from .card import Card
+from .era5 import GRAVITY
 from .jcm import REQUIREMENT, fetch_wheel, read_members
 from .netcdf import keep, open_netcdf, write_netcdf
 
@@ -31,12 +33,11 @@ __all__ = ["PYTHON", "get_speedy", "make_speedy", "to_levels", "truncate"]
 PYTHON = "SCIFFUSION_JCM_PYTHON"
 """The environment variable that names the Python in which jcm is installed."""
 
-_GRAVITY = 9.81  # m/s2, the model's
 _SURFACE = 1e5  # Pa; the model's unit of surface pressure
 _DEGREE = 21
 _SPINUP, _DAYS, _PIECE = 90, 1440, 30  # days: left out, kept, between checkpoints
 _FIELDS = {  # name: variable of the model, Pa, factor
-    "z500": ("geopotential", 5e4, 1 / _GRAVITY),
+    "z500": ("geopotential", 5e4, 1 / GRAVITY),
     "t850": ("temperature", 8.5e4, 1.0),
     "u850": ("u_wind", 8.5e4, 1.0),
     "v850": ("v_wind", 8.5e4, 1.0),
@@ -112,17 +113,21 @@ def make_speedy(target: Path, *, days: int = _DAYS, spinup: int = _SPINUP) -> Pa
         "title": "Simulated global weather, SPEEDY physics at T31L8 (JAX-GCM), truncated to T21, 12-hourly",
         "source": f"{REQUIREMENT}, configuration speedy-t31, time step 30 min, the T63 terrain and monthly "
         f"climatology of its wheel; start 2000-01-01, first {spinup} days left out",
+        "license": "made with Apache-2.0 software (jcm); no restrictions known",
         "note": "a model world, not observations",
         "synthetic": "true",
     }
-    return write_netcdf(ds, target, Card.of("speedy").recipe["packing"])
+    write_netcdf(ds, target, Card.of("speedy").recipe["packing"])
+    shutil.rmtree(folder)
+    return target
 
 
 def to_levels(ds: xr.Dataset) -> dict[str, NDArray[np.float64]]:
     """The fields of the card, (time, lat, lon), out of the model's sigma levels: linear in the logarithm of pressure.
 
-    Below the lowest level, under high mountains, the line through the two lowest levels goes on.
+    Under high mountains, below the lowest level, the values of that level.
     """
+    ds = ds[[*(variable for variable, _, _ in _FIELDS.values()), "normalized_surface_pressure"]]
     ds = ds.transpose("time", "level", "lat", "lon").sortby("level").astype(np.float64)
     pressure = ds["normalized_surface_pressure"].values[:, None] * _SURFACE
     height = np.log(ds["level"].values[None, :, None, None] * pressure)  # rises with the level
@@ -134,7 +139,8 @@ def to_levels(ds: xr.Dataset) -> dict[str, NDArray[np.float64]]:
             (np.take_along_axis(a, below, 1), np.take_along_axis(a, below - 1, 1))
             for a in (values, height)
         )
-        fields[name] = (y0 + (y1 - y0) * (at - x0) / (x1 - x0))[:, 0]
+        share = np.minimum((at - x0) / (x1 - x0), 1)
+        fields[name] = (y0 + (y1 - y0) * share)[:, 0]
     return fields
 
 
