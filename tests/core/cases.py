@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -167,10 +168,10 @@ def allowed(solver: Solver, *steps: int) -> list[int]:
 
 
 def name(case: object) -> str:
-    """A short test id; the values of a dataclass say what it is, but for functions, whose names hold an address."""
+    """A short test id, the same in every process: without the addresses of functions."""
     if isinstance(case, Interpolant):
         return "Interpolant"
-    return str(case).replace("sciffusion.", "")
+    return re.sub(r" at 0x[0-9a-f]+", "", str(case)).replace("sciffusion.", "")
 
 
 def kind(case: object) -> str:

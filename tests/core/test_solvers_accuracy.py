@@ -94,7 +94,7 @@ def test_every_variant_keeps_the_contract(solver: Solver) -> None:
         (EulerMaruyama(), None),
         (EulerMaruyama(0.0), None),
     ],
-    ids=str,
+    ids=name,
 )
 def test_solvers_that_are_not_exact_on_one_point_say_on_what_they_are(
     solver: Solver, spread: float | None
@@ -276,7 +276,7 @@ def test_er_sde_has_the_closed_form_of_its_paper() -> None:
         (Singlestep(3, eta=lambda log_snr: 0.5), Singlestep(3, eta=0.5)),
         (DDIM(lambda log_snr: 0.5), DDIM(0.5)),
     ],
-    ids=str,
+    ids=name,
 )
 def test_solvers_that_are_the_same_by_their_definitions_agree(one: Solver, other: Solver) -> None:
     start = 1.0 if one.order > 1 or not other.stochastic else 0.95  # pure noise has no scale
