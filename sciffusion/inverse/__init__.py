@@ -9,7 +9,7 @@ from sciffusion.inverse.repaint import RePaint
 from sciffusion.inverse.resampling import systematic
 from sciffusion.inverse.sdedit import edit
 from sciffusion.inverse.smc import Particles, TwistedSMC
-from sciffusion.inverse.twist import Likelihood
+from sciffusion.inverse.twist import ObservationTwist
 from sciffusion.inverse.windowed import Windowed
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "Each",
     "FieldOperator",
     "Fourier",
-    "Likelihood",
+    "ObservationTwist",
     "Particles",
     "RePaint",
     "Twist",

@@ -2,8 +2,8 @@ r"""How particles are proposed: where a step leads with the twist's gradient, an
 
 A step of a stochastic solver with one evaluation draws from :math:`N(Ax_t + B\hat x_0, C^2LL^T)`, one of a jump field
 from the posterior of every element. A proposal is the same step from another prediction, so the ratio of the two laws
-is known in closed form. Fields with other processes, and jump fields that step by another rule than ``Exact``, propose
-by themselves.
+is known in closed form. Fields with other processes, and jump fields that step by another rule than ``ExactStep``,
+propose by themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from sciffusion.denoiser import Denoiser, Prediction
 from sciffusion.inverse.local import detached, evaluate, gaussian_fields
 from sciffusion.process import FieldProcess, Gaussian, Jump, Process
-from sciffusion.process.jump_steps import Exact
+from sciffusion.process.jump_steps import ExactStep
 from sciffusion.space import GaussianSpace
 from sciffusion.state import Value, batch_of, layout_of
 
@@ -136,7 +136,7 @@ def _tilted(p: Tensor, g: Tensor) -> Tensor:
 
 def _tilts(process: FieldProcess) -> bool:
     """Whether a jump field draws every element from a posterior that a proposal can tilt."""
-    return isinstance(process, Jump) and isinstance(process.step, Exact)
+    return isinstance(process, Jump) and isinstance(process.step, ExactStep)
 
 
 def _rule(move: Any) -> Any:

@@ -69,7 +69,7 @@ class TwistedSMC:
 
     Args:
         sampler: from time 1.
-        twist: the log-likelihood, such as :class:`~sciffusion.inverse.Likelihood`.
+        twist: the log-likelihood, such as :class:`~sciffusion.inverse.ObservationTwist`.
         particles: P, per sample.
         ess: resample where the effective sample size falls below this part of P; 0 never, 1 always.
         guided: propose with the twist's gradient.

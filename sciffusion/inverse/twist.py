@@ -25,14 +25,14 @@ from sciffusion.layout import Layout
 from sciffusion.process import Joint, Process
 from sciffusion.state import Value, batch_of, take
 
-__all__ = ["Likelihood"]
+__all__ = ["ObservationTwist"]
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Likelihood:
+class ObservationTwist:
     """A Gaussian likelihood as a twist for :class:`~sciffusion.inverse.TwistedSMC`.
 
     ``y`` holds one observation per sample, which the sample's particles share, or one per particle (as a mask that

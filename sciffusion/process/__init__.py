@@ -5,7 +5,7 @@ from sciffusion.process.gaussian import Gaussian, Target
 from sciffusion.process.geodesic import Geodesic
 from sciffusion.process.joint import Joint
 from sciffusion.process.jump import Jump
-from sciffusion.process.jump_steps import Confident, Exact, JumpStep, TauLeap
+from sciffusion.process.jump_steps import Confident, ExactStep, JumpStep, TauLeap
 from sciffusion.process.wrapped import Wrapped
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Target",
     "Wrapped",
     "Confident",
-    "Exact",
+    "ExactStep",
     "JumpStep",
     "TauLeap",
 ]

@@ -37,7 +37,7 @@ from torch import Tensor
 from sciffusion.layout import Dense, Layout
 from sciffusion.noise import Noise
 from sciffusion.process.base import FieldProcess
-from sciffusion.process.jump_steps import Exact, JumpStep, on_elements
+from sciffusion.process.jump_steps import ExactStep, JumpStep, on_elements
 from sciffusion.schedule import Schedule
 from sciffusion.schedule.invert import invert
 from sciffusion.solver import Number, Solver, Window
@@ -62,7 +62,7 @@ class Jump(FieldProcess):
 
     schedule: Schedule
     space: Categorical
-    step: JumpStep = field(default_factory=Exact)
+    step: JumpStep = field(default_factory=ExactStep)
 
     def __post_init__(self) -> None:
         start, end = (float(self.schedule.alpha(t).detach()) for t in (0.0, 1.0))
@@ -72,7 +72,7 @@ class Jump(FieldProcess):
             )
         if self.step.masked_only and not self.space.absorbing:
             raise ValueError(
-                f"step {self.step} reveals masks, but {self.space} has none; set absorbing=True or use Exact()"
+                f"step {self.step} reveals masks, but {self.space} has none; set absorbing=True or use ExactStep()"
             )
 
     def noise_field(self, x0: Tensor, layout: Layout, noise: Noise) -> Tensor:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Confident",
-    "Exact",
+    "ExactStep",
     "IndependentStep",
     "JumpStep",
     "TauLeap",
@@ -85,7 +85,7 @@ class IndependentStep(JumpStep):
 
 @final
 @dataclass(frozen=True)
-class Exact(IndependentStep):
+class ExactStep(IndependentStep):
     r"""Draw from the exact posterior :math:`\sum_{x_0} q(x_s\mid x_t,x_0)\,p(x_0\mid x_t)` of every element.
 
     Independent elements are exact in any number of steps. Source: Austin et al., D3PM, 2021.

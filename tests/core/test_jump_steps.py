@@ -16,7 +16,7 @@ from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.oracle import Categorical as CategoricalOracle
 from sciffusion.oracle_jump import Sequences
-from sciffusion.process import Confident, Exact, Joint, Jump, JumpStep, Process, TauLeap
+from sciffusion.process import Confident, ExactStep, Joint, Jump, JumpStep, Process, TauLeap
 from sciffusion.process.jump_steps import IndependentStep, pick, ranks
 from sciffusion.samplers import DDIM, Sampler
 from sciffusion.schedule import VP, Cosine, RectifiedFlow, Schedule
@@ -27,8 +27,8 @@ from tests.core.cases import default_dtype, name, packed, padded
 K = 3
 MASK, FLAT = Categorical(K, absorbing=True), Categorical(K)
 RULES: list[tuple[JumpStep, Categorical]] = [
-    (Exact(), MASK),
-    (Exact(), FLAT),
+    (ExactStep(), MASK),
+    (ExactStep(), FLAT),
     (TauLeap(), MASK),
     (TauLeap(), FLAT),
     (Confident(), MASK),

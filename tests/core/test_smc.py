@@ -12,8 +12,8 @@ from torch import Tensor
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.inverse import (
     Each,
-    Likelihood,
     Mask,
+    ObservationTwist,
     Particles,
     Subsample,
     Twist,
@@ -83,7 +83,7 @@ def test_the_evidence_of_the_samplers_own_law_is_unbiased(solver: Solver, guided
     denoiser = GaussianOracle(0.7 * ONE, 0.36 * ONE[None], process)
     sampler = Sampler(solver, 6)
     mean, variance = gaussian_moments(sampler, FLOW, mean=0.7, variance=0.36)
-    twist = Likelihood(process, Mask(torch.ones(1, 1) > 0), 2.0 * ONE[None], 0.4, 0.6)
+    twist = ObservationTwist(process, Mask(torch.ones(1, 1) > 0), 2.0 * ONE[None], 0.4, 0.6)
     smc = TwistedSMC(sampler, twist, 16, guided=guided)
     out = smc(denoiser, torch.zeros(400, 1, dtype=torch.float64), 5)
     got, error = evidences(out)
@@ -106,7 +106,7 @@ def test_it_samples_a_linear_gaussian_posterior_across_fields() -> None:
     runs, count = 10, 300
     like = State({k: torch.zeros(runs, 2, dtype=torch.float64) for k in "ab"}, Dense(runs))
     y = take(state(operator(like)).map(lambda v: v + 0.8), torch.zeros(runs, dtype=torch.long))
-    smc = TwistedSMC(Sampler(DDIM(1.0), 150), Likelihood(process, operator, y, 0.5), count)
+    smc = TwistedSMC(Sampler(DDIM(1.0), 150), ObservationTwist(process, operator, y, 0.5), count)
     out = smc(denoiser, like, 1)
     rows = torch.tensor([0, 3])
     seen = torch.eye(4, dtype=torch.float64)[rows]
@@ -157,7 +157,7 @@ def test_guided_proposals_keep_more_particles_alive() -> None:
     process = Gaussian(FLOW)
     denoiser = GaussianOracle(torch.zeros(6).double(), torch.eye(6).double(), process)
     y = torch.full((20, 6), 1.5, dtype=torch.float64)
-    twist = Likelihood(process, Mask(torch.ones(1, 6) > 0), y, 0.3)
+    twist = ObservationTwist(process, Mask(torch.ones(1, 6) > 0), y, 0.3)
     sizes, spread = [], []
     for guided in (False, True):
         smc = TwistedSMC(Sampler(Ancestral(1.0), 30), twist, 32, 0.3, guided=guided)
@@ -268,14 +268,14 @@ def test_the_likelihood_of_clean_data_is_the_observations_own() -> None:
         operator = Mask(mask, "x")
         seen = x.replace({"x": torch.where(mask, field + 0.3, float("nan"))})
         y = State({"x": seen["x"]}, layout)
-        got = Likelihood(process, operator, y, 0.5)(x, x, torch.tensor(0.0).double())
+        got = ObservationTwist(process, operator, y, 0.5)(x, x, torch.tensor(0.0).double())
         hits = split(State({"x": mask}, layout), "x")
         for i, (own, hit) in enumerate(zip(samples, hits, strict=True)):
             assert own.numel() == hit.numel()
             assert abs(float(got[i]) - int(hit.sum()) * normal_log(0.3, 0.0, 0.25)) < 1e-9
         alpha, sigma = FLOW(torch.tensor(0.6).double())
         r2 = float(4 * sigma**2 / (sigma**2 + 4 * alpha**2))
-        later = Likelihood(process, operator, y, 0.5, 2.0)(x, x, torch.tensor(0.6).double())
+        later = ObservationTwist(process, operator, y, 0.5, 2.0)(x, x, torch.tensor(0.6).double())
         assert abs(float(later[0]) - int(hits[0].sum()) * normal_log(0.3, 0.0, 0.25 + r2)) < 1e-9
 
 
@@ -296,7 +296,7 @@ def test_systematic_resampling_draws_floors_and_ceilings() -> None:
 def test_it_may_stop_early_and_counts_its_calls() -> None:
     process = Gaussian(FLOW)
     denoiser = GaussianOracle(0 * ONE, ONE[None], process)
-    twist = Likelihood(process, Mask(torch.ones(1, 1) > 0), ONE[None], 0.5)
+    twist = ObservationTwist(process, Mask(torch.ones(1, 1) > 0), ONE[None], 0.5)
     like = torch.zeros(3, 1, dtype=torch.float64)
     assert TwistedSMC(Sampler(Ancestral(), 5), twist, 4)(denoiser, like).nfe == 5
     assert TwistedSMC(Sampler(Ancestral(), 5, stop=0.1), twist, 4)(denoiser, like).nfe == 6
@@ -326,6 +326,6 @@ def test_wrong_particles_are_refused() -> None:
         TwistedSMC(Sampler(Ancestral(), 4, start=0.5), none, 2)
     with pytest.raises(ValueError, match="never goes back up"):
         TwistedSMC(Sampler(Heun(churn=4.0), 4), none, 2, guided=False)(denoiser, like)
-    seen = Likelihood(Gaussian(FLOW), Mask(torch.ones(1, 1) > 0), torch.zeros(4, 1), 0.5)
+    seen = ObservationTwist(Gaussian(FLOW), Mask(torch.ones(1, 1) > 0), torch.zeros(4, 1), 0.5)
     with pytest.raises(ValueError, match="no multiple"):
         TwistedSMC(run, seen, 3)(denoiser, like)
