@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sciffusion.noise import Noise
 
 from .frame import Frame
-from .heads import Ensemble, Head, MeanField, almost_fair_crps
+from .heads import Ensemble, Head, MeanField
 from .times import shift
 
 __all__ = ["rollout_loss"]
@@ -65,7 +65,7 @@ def rollout_loss(
         drawn = (new / frame.spread.to(new)).flatten(1, 2).unflatten(0, (len(inputs), k))
         y = (truth / frame.spread.to(new)).flatten(1, 2)
         if isinstance(head, Ensemble):
-            total = total + almost_fair_crps(drawn, y, head.fairness, weights)
+            total = total + head.score(drawn, y, weights)
         else:
             total = total + (weights.to(y) * (drawn[:, 0] - y).square()).mean()
         known = dict(zip(hours, states.unbind(1), strict=True))

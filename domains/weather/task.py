@@ -22,10 +22,11 @@ from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 from .adapter import SCHEDULES, GridNet, ModelConfig
 from .axes import Axes
 from .cases import Cases, Cut, Sampled
+from .datasets.radar import decode_rain
 from .fields import Fields
 from .finetune import rollout_loss
 from .frame import Frame, Mean
-from .heads import Diffusion, Ensemble, Head, MeanField
+from .heads import Diffusion, Ensemble, Head, MeanField, SpectralScore
 from .measure import measure, spread_of
 from .sources import DATASETS, read, split
 
@@ -83,7 +84,7 @@ class DataConfig:
             ds = split(ds, f"{self.source}:{part}")
         elif part != "train":
             return None
-        return self.cropped(ds)
+        return self.cropped(decode_rain(ds) if "rain_code" in ds else ds)
 
     def cropped(self, ds: xr.Dataset) -> xr.Dataset:
         """The rows and columns that the settings keep."""
@@ -98,11 +99,16 @@ class DataConfig:
 @final
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Logit-normal times of a diffusion, with this mean and deviation; ``rollout`` steps of other models' forecasts."""
+    """What is minimised: a diffusion's times are logit-normal with ``time_mean`` and ``time_std``.
+
+    Other heads are trained on ``rollout`` steps of their own forecasts, and an ensemble on a globe on the CRPS of its
+    spherical harmonic coefficients, ``spectral`` times as heavy as that of its cells.
+    """
 
     time_mean: float = 0.0
     time_std: float = 1.0
     rollout: int = 1
+    spectral: float = 0.0
 
 
 @final
@@ -143,7 +149,8 @@ def _harmonics(frame: Frame) -> Harmonics:
     chosen = frame.config.harmonics(frame.grid)
     if chosen is not None:
         return chosen
-    assert frame.grid is not None and frame.grid.sphere is not None
+    if frame.grid is None or frame.grid.sphere is None:
+        raise ValueError("spherical harmonics need a global grid with a quadrature")
     sphere = frame.grid.sphere
     return Harmonics(sphere, min(sphere.degree, sphere.nlon - 1) // 2)
 
@@ -210,6 +217,11 @@ class WeatherTask(Task[Batch]):
         r = self.frame.residual(states.targets, base)
         self.spectrum = spectrum_of(model, self.frame, r)
         self.head = head_of(model, self.frame, self.spectrum, config.objective)
+        if config.objective.spectral and isinstance(self.head, Ensemble):
+            harmonics = _harmonics(self.frame)
+            variances = SphereField.fit(r, harmonics).spectrum
+            score = SpectralScore(config.objective.spectral, harmonics, variances)
+            self.head = replace(self.head, spectral=score)
         if steps > 1:
             self.cases = Cases(self.cases.fields, self.frame, config.data.cut, rollout=steps)
         self.valid = None
