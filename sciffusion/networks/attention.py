@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .lean import lean
 from .rotary import rotate
 
 __all__ = ["CrossAttention", "SelfAttention", "attention"]
@@ -22,6 +23,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -
         q: queries, (B, heads, L, d).
         k, v: keys and values, (B, heads, S, d).
         key_mask: True for the keys that count, (B, S). A sample without any gets zeros.
+
+    PyTorch's fast kernels know neither forward-mode nor second derivatives; where these are wanted, choose the plain
+    one: ``with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
     if key_mask is None:
         return F.scaled_dot_product_attention(q, k, v)
@@ -54,14 +58,13 @@ class SelfAttention(nn.Module):
         key_mask: Tensor | None = None,
     ) -> Tensor:
         """``rotation``: cosines and sines of the tokens' angles, (L, d / 2); ``key_mask`` as in :func:`attention`."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        qk, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
         if self.scales is not None:
-            qk = F.layer_norm(qk, qk.shape[-1:]) * self.scales.to(qk.dtype)
-        if rotation is not None:
-            qk = rotate(qk, *(angle[:, None, None] for angle in rotation))
-        q, k = qk.unbind(2)
-        h = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), key_mask)
+            qk = lean(_placed, qk, self.scales, *(rotation or ()))
+        elif rotation is not None:
+            qk = _turned(qk, *rotation)
+        q, k = qk.transpose(1, 3).unbind(2)
+        h = attention(q, k, v.squeeze(2).transpose(1, 2), key_mask)
         return self.out(h.transpose(1, 2).flatten(2))
 
 
@@ -83,6 +86,16 @@ class CrossAttention(nn.Module):
         k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(2)
         h = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return self.out(h.transpose(1, 2).flatten(2))
+
+
+def _placed(qk: Tensor, scales: Tensor, *rotation: Tensor) -> Tensor:
+    """Queries and keys (B, L, 2, heads, d), normalised, and turned to their places."""
+    qk = F.layer_norm(qk, qk.shape[-1:]) * scales.to(qk.dtype)
+    return _turned(qk, *rotation) if rotation else qk
+
+
+def _turned(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return rotate(qk, cos[:, None, None], sin[:, None, None])
 
 
 def zeroed(module: Module) -> Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .padding import Padding
 
-__all__ = ["Conv", "norm_groups", "scaled_group_norm"]
+__all__ = ["Conv"]
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -41,22 +41,3 @@ class Conv(nn.Module):
         else:
             zeros = [0] * dims
         return _CONVOLVE[dims](x, self.weight, self.bias, self.stride, zeros)
-
-
-def norm_groups(width: int) -> int:
-    """The largest number of groups up to 32 that divides the width and leaves at least four channels to each."""
-    return max((g for g in range(1, 33) if width % g == 0 and width >= 4 * g), default=1)
-
-
-def scaled_group_norm(x: Tensor, groups: int, scale: Tensor, shift: Tensor) -> Tensor:
-    """Group norm with a scale and a shift per sample and channel, (B, C): ``(1 + scale) norm(x) + shift``."""
-    scale, shift = scale.to(x.dtype), shift.to(x.dtype)
-    if x.is_contiguous():
-        # One kernel and no intermediate tensor: the channels of all samples as those of a single one.
-        batch = x.shape[0]
-        flat = x.reshape(1, -1, *x.shape[2:])
-        weight, bias = (1 + scale).reshape(-1), shift.reshape(-1)
-        return F.group_norm(flat, batch * groups, weight, bias).view(x.shape)
-    ones = (1,) * (x.ndim - 2)
-    scale, shift = scale.view(*scale.shape, *ones), shift.view(*shift.shape, *ones)
-    return torch.addcmul(shift, F.group_norm(x, groups), 1 + scale)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import CrossAttention, SelfAttention, zeroed
 from .checks import check_call
+from .lean import lean
 from .patches import complete, join, split
 from .rotary import Rotary
 
@@ -57,10 +58,10 @@ class _Block(nn.Module):
         mask: Tensor | None,
     ) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(embedding)
-        x = torch.addcmul(x, gate, self.own(_modulated(x, shift, scale), rotation, key_mask))
+        x = torch.addcmul(x, gate, self.own(lean(_modulated, x, shift, scale), rotation, key_mask))
         if self.cross is not None and self.cross_norm is not None and context is not None:
             x = x + self.cross(self.cross_norm(x), context, mask)
-        h = F.gelu(self.wide(_modulated(x, shift2, scale2)), approximate="tanh")
+        h = F.gelu(self.wide(lean(_modulated, x, shift2, scale2)), approximate="tanh")
         return torch.addcmul(x, gate2, self.narrow(h))
 
 

@@ -12,7 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import CrossAttention, SelfAttention, zeroed
 from .checks import check_call
-from .convolution import Conv, norm_groups, scaled_group_norm
+from .convolution import Conv
+from .lean import lean
+from .norm import active_norm, norm_groups
 from .padding import Padding, Zeros
 
 __all__ = ["UNet"]
@@ -46,19 +48,20 @@ class _Block(nn.Module):
         context: Tensor | None,
         mask: Tensor | None,
     ) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)), padding)
-        h = F.silu(self._modulated(h, embedding))
+        h = lean(active_norm, x, self.norm1.weight, self.norm1.bias)
+        h = lean(active_norm, self.conv1(h, padding), *self._film(embedding))
         if self.dropout is not None:
             h = self.dropout(h)
         x = x + self.conv2(h, padding)
         return x if self.attention is None else self.attention(x, context, mask)
 
-    def _modulated(self, h: Tensor, embedding: Tensor | None) -> Tensor:
-        norm = self.norm2
+    def _film(self, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale and shift, for every channel or, with an embedding, also for every sample."""
+        weight, bias = self.norm2.weight, self.norm2.bias
         if self.film is None:
-            return norm(h)
+            return weight, bias
         scale, shift = self.film(embedding).chunk(2, -1)
-        return scaled_group_norm(h, norm.num_groups, scale + norm.weight - 1, shift + norm.bias)
+        return weight + scale, bias + shift
 
 
 class _Attention(nn.Module):
@@ -199,7 +202,7 @@ class UNet(nn.Module):
                 x = self.up[level - 1](x, paddings[level])
                 skip = kept.pop()
                 x = self.bridge[level - 1](skip, paddings[level - 1]) + _doubled(x, skip.shape[2:])
-        return self.last(F.silu(self.norm(x)), self.padding)
+        return self.last(lean(active_norm, x, self.norm.weight, self.norm.bias), self.padding)
 
     def _run(
         self,
