@@ -24,33 +24,44 @@ LESSONS = sorted(FOLDER.glob("[0-9]*.py"))
 TEST_DATA = Path(os.environ.get("SCIFFUSION_TEST_DATA") or ROOT / "../shared/data").resolve()
 
 
+USES = {"01_molecules": ("molecules", "qm9/qm9.npz")}
+"""The data set that a lesson takes if it is in the cache: its folder in the test data, its file in both."""
+
+
 @pytest.fixture
-def budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Seconds instead of minutes; QM9 from the test data, if it is there, and never from outside."""
-    cache = tmp_path / "cache" / "qm9"
-    cache.mkdir(parents=True)
-    if (TEST_DATA / "molecules/qm9/qm9.npz").exists():
-        (cache / "qm9.npz").symlink_to(TEST_DATA / "molecules/qm9/qm9.npz")
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Seconds instead of minutes, with a cache that holds nothing, and nothing from outside."""
     monkeypatch.setenv("SCIFFUSION_QUICK", "1")
-    monkeypatch.setenv("SCIFFUSION_CACHE", str(cache.parent))
+    monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER), str(ROOT)]))
-    return cache
+    return tmp_path / "cache"
 
 
-def names(lesson: Path) -> str:
-    return lesson.stem
+def names(value: Path | bool) -> str:
+    return value.stem if isinstance(value, Path) else "with data" if value else "without data"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["with QM9", "without QM9"])
-@pytest.mark.parametrize("lesson", LESSONS, ids=names)
+@pytest.mark.parametrize(
+    ("lesson", "data"),
+    [
+        (lesson, data)
+        for lesson in LESSONS
+        for data in (False, True)
+        if not data or lesson.stem in USES
+    ],
+    ids=names,
+)
 def test_a_lesson_runs_as_a_notebook_and_collects_what_it_publishes(
-    lesson: Path, data: str, budget: Path, tmp_path: Path
+    lesson: Path, data: bool, cache: Path, tmp_path: Path
 ) -> None:
-    if data == "without QM9":
-        (budget / "qm9.npz").unlink(missing_ok=True)
-    elif not (budget / "qm9.npz").exists():
-        pytest.skip(f"no test data at {TEST_DATA}")
+    if data:
+        part, file = USES[lesson.stem]
+        found, kept = TEST_DATA / part / file, cache / file
+        if not found.exists():
+            pytest.skip(f"no test data at {found}")
+        kept.parent.mkdir(parents=True)
+        kept.symlink_to(found)
     notebook = jupytext.read(lesson)
     last = nbformat.v4.new_code_cell("import json; print(json.dumps(figures))")
     notebook.cells.append(last)

@@ -20,7 +20,8 @@ import torch
 from sciffusion.io import atomic_write
 
 HERE = Path(__file__).parent
-PACKAGES = ("sciffusion", "torch", "numpy", "rdkit")
+PACKAGES = ("sciffusion", "torch", "numpy", "rdkit", "xarray")
+"""Whose versions are written down, if the lesson used them."""
 
 
 def hardware() -> str:
@@ -50,7 +51,9 @@ def measure(lesson: Path) -> Path:
         "figures": figures,
         "command": f"python tutorials/results.py {lesson.stem}",
         "hardware": hardware(),
-        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "versions": ", ".join(
+            f"{name} {version(name)}" for name in PACKAGES if name in sys.modules
+        ),
         "seconds": round(time.perf_counter() - wall),
         "cpu_seconds": round(time.process_time() - cpu),
     }
