@@ -277,8 +277,11 @@ class WeatherTask(Task[Batch]):
         return {"loss": total / len(chosen)}
 
     def unseen_frame(self) -> Frame:
-        """The frame, with residuals from another model scaled to their spread in the validation data."""
-        if self.frame.mean is None or self.valid is None:
+        """The frame, with residuals from a model or a regression scaled to their spread in the validation data.
+
+        Those of the data that the model or the regression was fitted to are too small.
+        """
+        if self.valid is None or self.config.model.base not in ("model", "ridge"):
             return self.frame
         seen, unseen = (spread_of(self.frame, c, self.grid) for c in (self.cases, self.valid))
         return replace(self.frame, spread=self.frame.spread * unseen / seen)
