@@ -1,9 +1,8 @@
 r"""The linear rival as a foundation: ridge regression from all coarse cells to every fine one.
 
-With n cases of p centred inputs X and q centred targets Y, :math:`W = (X^TX + \lambda n I)^{-1}X^TY`. The best
-:math:`\lambda` is found by leaving out one block of time after another; the predictions of the blocks that were left
-out are what residuals are taken from, since a model's residuals on its own training data are too small.
-Source: Hoerl & Kennard, Technometrics 12, 1970.
+The penalty is found by leaving out one block of time after another, for neighbouring times are nearly the same; the
+predictions of the blocks that were left out are what residuals are taken from, since a model's residuals on its own
+training data are too small.
 """
 
 from __future__ import annotations
@@ -11,8 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .baselines.statistics import Ridge as Regression
 
 __all__ = ["Ridge"]
 
@@ -39,40 +41,29 @@ class Ridge:
         """
         if len(x) < 2 * blocks:
             raise ValueError(f"{len(x)} cases are too few for {blocks} blocks; take more times")
-        x, y = x.double(), y.double()
-        parts = torch.arange(len(x)) * blocks // len(x)
-        systems = [_System.of(x[parts != b], y[parts != b]) for b in range(blocks)]
-        errors = [
-            sum(
-                float((s.solve(c)(x[parts == b]) - y[parts == b]).square().sum())
-                for b, s in enumerate(systems)
+        inputs, targets = x.double().numpy(), y.double().numpy()
+        parts = np.arange(len(x)) * blocks // len(x)
+
+        def left_out(penalty: float) -> list[Regression]:
+            return [
+                Regression.fit(inputs[parts != b], targets[parts != b], penalty=penalty)
+                for b in range(blocks)
+            ]
+
+        tried = {penalty: left_out(penalty) for penalty in _PENALTIES}
+        errors = {
+            penalty: sum(
+                float(((fit(inputs[parts == b]) - targets[parts == b]) ** 2).sum())
+                for b, fit in enumerate(fits)
             )
-            for c in _PENALTIES
-        ]
-        best = _PENALTIES[errors.index(min(errors))]
-        return _System.of(x, y).solve(best), tuple(s.solve(best) for s in systems)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class _System:
-    """The normal equations in their eigenvectors, which serve every penalty."""
-
-    values: Tensor
-    vectors: Tensor
-    right: Tensor
-    x_mean: Tensor
-    y_mean: Tensor
+            for penalty, fits in tried.items()
+        }
+        best = min(errors, key=lambda penalty: errors[penalty])
+        whole = Regression.fit(inputs, targets, penalty=best)
+        return Ridge._of(whole), tuple(Ridge._of(fit) for fit in tried[best])
 
     @staticmethod
-    def of(x: Tensor, y: Tensor) -> _System:
-        x_mean, y_mean = x.mean(0), y.mean(0)
-        values, vectors = torch.linalg.eigh((x - x_mean).T @ (x - x_mean) / len(x))
-        return _System(
-            values, vectors, vectors.T @ ((x - x_mean).T @ (y - y_mean)) / len(x), x_mean, y_mean
+    def _of(fit: Regression) -> Ridge:
+        return Ridge(
+            torch.from_numpy(fit.coefficients).float(), torch.from_numpy(fit.constant).float()
         )
-
-    def solve(self, penalty: float) -> Ridge:
-        scale = penalty * self.values.mean()
-        weights = self.vectors @ (self.right / (self.values.clamp(min=0) + scale)[:, None])
-        return Ridge(weights.float(), (self.y_mean - self.x_mean @ weights).float())
