@@ -202,7 +202,7 @@ def _texture(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     ratio = spectral_ratio(planar_spectrum(a), planar_spectrum(b)).values
     return {
         "wet share": float((x > np.log1p(0.1)).mean()),
-        "FSS 1 mm/h": float(fss(a, b, np.log(2.0), [5])),
+        "FSS 1 mm/h": float(fss(a, b, np.log(2.0), [5]).squeeze()),
         "power, coarse half": float(ratio[: len(ratio) // 2].mean()),
         "power, fine half": float(ratio[len(ratio) // 2 :].mean()),
     }

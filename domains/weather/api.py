@@ -29,8 +29,9 @@ _HERE = Path(__file__).parent
 
 
 def models() -> dict[str, Path]:
-    """The trained models that ship, by name, and their files."""
-    return _shipped("weights/*.safetensors")
+    """The trained models that ship, by name, and their files; the forecast model comes first."""
+    found = _shipped("weights/*.safetensors")
+    return {name: found[name] for name in sorted(found, key=lambda name: (name != "speedy", name))}
 
 
 def load(name: str | Path) -> WeatherModel:
