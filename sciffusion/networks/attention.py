@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar, final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lean import lean
 from .rotary import rotate
 
 __all__ = ["CrossAttention", "SelfAttention", "attention"]
@@ -40,7 +38,8 @@ class SelfAttention(nn.Module):
 
     Args:
         width, heads: channels, and the number of heads that share them.
-        norm: normalise queries and keys, so that their products stay bounded (Dehghani et al. 2023).
+        norm: normalise queries and keys, so that their products stay bounded (Dehghani et al. 2023; here with one
+            scale for both, since only its square acts).
     """
 
     def __init__(self, width: int, heads: int, *, norm: bool = False) -> None:
@@ -49,20 +48,20 @@ class SelfAttention(nn.Module):
             raise ValueError(f"width {width} is no multiple of the {heads} heads")
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.scales = nn.Parameter(torch.ones(2, 1, width // heads)) if norm else None
+        self.norm = nn.LayerNorm(width // heads, bias=False) if norm else None
 
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor] | None = None,
+        rotation: Tensor | None = None,
         key_mask: Tensor | None = None,
     ) -> Tensor:
-        """``rotation``: cosines and sines of the tokens' angles, (L, d / 2); ``key_mask`` as in :func:`attention`."""
+        """``rotation``: the tokens' places, (L, d / 2), see :mod:`.rotary`; ``key_mask`` as in :func:`attention`."""
         qk, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
-        if self.scales is not None:
-            qk = lean(_placed, qk, self.scales, *(rotation or ()))
-        elif rotation is not None:
-            qk = _turned(qk, *rotation)
+        if self.norm is not None:
+            qk = self.norm(qk)
+        if rotation is not None:
+            qk = rotate(qk, rotation[:, None, None])
         q, k = qk.transpose(1, 3).unbind(2)
         h = attention(q, k, v.squeeze(2).transpose(1, 2), key_mask)
         return self.out(h.transpose(1, 2).flatten(2))
@@ -86,16 +85,6 @@ class CrossAttention(nn.Module):
         k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(2)
         h = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return self.out(h.transpose(1, 2).flatten(2))
-
-
-def _placed(qk: Tensor, scales: Tensor, *rotation: Tensor) -> Tensor:
-    """Queries and keys (B, L, 2, heads, d), normalised, and turned to their places."""
-    qk = F.layer_norm(qk, qk.shape[-1:]) * scales.to(qk.dtype)
-    return _turned(qk, *rotation) if rotation else qk
-
-
-def _turned(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return rotate(qk, cos[:, None, None], sin[:, None, None])
 
 
 def zeroed(module: Module) -> Module:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import CrossAttention, SelfAttention, zeroed
 from .checks import check_call
-from .lean import lean
+from .lean import remade
 from .patches import complete, join, split
 from .rotary import Rotary
 
@@ -52,17 +52,17 @@ class _Block(nn.Module):
         self,
         x: Tensor,
         embedding: Tensor | None,
-        rotation: tuple[Tensor, Tensor],
+        rotation: Tensor,
         key_mask: Tensor | None,
         context: Tensor | None,
         mask: Tensor | None,
     ) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(embedding)
-        x = torch.addcmul(x, gate, self.own(lean(_modulated, x, shift, scale), rotation, key_mask))
+        x = x + gate * self.own(_modulated(x, shift, scale), rotation, key_mask)
         if self.cross is not None and self.cross_norm is not None and context is not None:
             x = x + self.cross(self.cross_norm(x), context, mask)
-        h = F.gelu(self.wide(lean(_modulated, x, shift2, scale2)), approximate="tanh")
-        return torch.addcmul(x, gate2, self.narrow(h))
+        h = self.wide(_modulated(x, shift2, scale2))
+        return x + gate2 * remade(self.narrow, F.gelu, h)
 
 
 @final
@@ -178,15 +178,12 @@ class DiT(nn.Module):
     def _complete(self, x: Tensor) -> Tensor:
         return complete(x, self.patch, self.circular)
 
-    def _rotation(
-        self, x: Tensor, grid: Sequence[int], size: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def _rotation(self, x: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
         steps = [torch.arange(n, dtype=dtype, device=x.device) for n in grid]
         around = [n / p for n, p in zip(size, self.patch, strict=True)]
-        cos, sin = self.rotary(steps, around)
-        return cos.to(x.dtype), sin.to(x.dtype)
+        return self.rotary(steps, around)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["lean"]
+__all__ = ["lean", "remade"]
 
 
 def lean(fn: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -21,10 +21,37 @@ def lean(fn: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     ``torch.func``; the last one, which nests transformations as it likes, keeps everything. A compiler decides by
     itself what to keep.
     """
+    return _Lean.apply(fn, *inputs) if _forgets() else fn(*inputs)
+
+
+def remade(layer: Callable[[Tensor], Tensor], fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``layer(fn(x))``, where what the layer keeps of its input is made anew from x, which ``fn`` keeps anyway.
+
+    The layer may be any; all derivatives work, as with :func:`lean`.
+    """
+    y = fn(x)
+    if not _forgets():
+        return layer(y)
+    source, start, size, dtype = x.detach(), y.data_ptr(), y.numel(), y.dtype
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        same = kept.data_ptr() == start and kept.numel() == size and kept.dtype == dtype
+        return kept.shape if same and kept.is_contiguous() else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad():
+            return fn(source).view(kept)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return layer(y)
+
+
+def _forgets() -> bool:
+    """Whether plain gradients are being recorded: nothing compiles or transforms functions."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if transformed or not torch.is_grad_enabled():
-        return fn(*inputs)
-    return _Lean.apply(fn, *inputs)
+    return torch.is_grad_enabled() and not transformed
 
 
 class _Lean(torch.autograd.Function):

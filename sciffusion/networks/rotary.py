@@ -43,8 +43,8 @@ class Rotary(nn.Module):
         # integers, so that a network in bfloat16 keeps them
         self.register_buffer("turns", torch.tensor(_integers(self.pairs)), persistent=False)
 
-    def forward(self, steps: Sequence[Tensor], sizes: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, (L, width / 2), L the product of the axes' lengths.
+    def forward(self, steps: Sequence[Tensor], sizes: Sequence[float]) -> Tensor:
+        """Complex numbers of modulus one, (L, width / 2), L the product of the axes' lengths.
 
         Args:
             steps: the positions along every axis, in tokens; they bring the precision.
@@ -62,13 +62,16 @@ class Rotary(nn.Module):
             axes.append((at[:, None] * speed).view(*here, -1).expand(*shape, -1))
         axes.append(axes[0].new_zeros(*shape, self.idle))
         angles = torch.cat(axes, -1).flatten(0, -2)
-        return angles.cos(), angles.sin()
+        return torch.complex(angles.cos(), angles.sin())
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + d/2) of the last axis of x, (..., d), by angles that broadcast to (..., d/2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(a * sin, b, cos)), -1)
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn the pairs (0, 1), (2, 3), ... of the last axis of x, (..., d), by complex numbers that broadcast to them.
+
+    In the precision of the rotation; the result is in that of x.
+    """
+    pairs = torch.view_as_complex(x.to(rotation.real.dtype).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
 def _integers(n: int) -> list[int]:

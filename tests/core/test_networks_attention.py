@@ -55,9 +55,9 @@ def test_heads_share_the_width_evenly() -> None:
 def products(n: int, circular: tuple[bool, ...], size: float) -> Tensor:
     """Products of one query and one key at all places of a line of n, the query's by the key's."""
     at = torch.arange(n, dtype=torch.float64)
-    cos, sin = Rotary(12, circular)([at], [size])
+    rotation = Rotary(12, circular)([at], [size])
     q, k = draw(12), draw(12, seed=2)
-    return rotate(q.expand(n, 12), cos, sin) @ rotate(k.expand(n, 12), cos, sin).mT
+    return rotate(q.expand(n, 12), rotation) @ rotate(k.expand(n, 12), rotation).mT
 
 
 def test_products_depend_on_differences_of_positions_only() -> None:
@@ -77,17 +77,17 @@ def test_on_a_circle_differences_count_modulo_its_circumference() -> None:
 
 def test_axes_of_a_grid_turn_pairs_of_their_own_and_lengths_stay() -> None:
     at = [torch.arange(n, dtype=torch.float64) for n in (3, 4, 5)]
-    cos, sin = Rotary(20, (False, True, False))(at, [3.0, 4.0, 5.0])
-    assert cos.shape == (60, 10)
-    close(cos**2 + sin**2, torch.ones(60, 10).double())
-    angles = torch.atan2(sin, cos).view(3, 4, 5, 10)
+    rotation = Rotary(20, (False, True, False))(at, [3.0, 4.0, 5.0])
+    assert rotation.shape == (60, 10)
+    close(rotation.abs(), torch.ones(60, 10).double())
+    angles = rotation.angle().view(3, 4, 5, 10)
     for axis in range(3):
         own = angles[..., 3 * axis : 3 * axis + 3]
         others = [a for a in range(3) if a != axis]
         close(own, own.amin(others, keepdim=True).expand_as(own))
     assert not angles[..., 9].any()
     x = draw(60, 20)
-    close(rotate(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
+    close(rotate(x, rotation).norm(dim=-1), x.norm(dim=-1))
 
 
 def test_heads_too_narrow_for_positions_are_refused() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sciffusion.networks import DiT, UNet
-from sciffusion.networks.lean import lean
+from sciffusion.networks.lean import lean, remade
 from sciffusion.networks.norm import active_norm
 
 from .networks import close, draw, shaken
@@ -40,6 +40,28 @@ def test_only_the_inputs_are_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         lean(active_norm, x, one, one)
     assert sorted(kept) == [8, 8, 1600]
+
+
+def test_what_a_layer_keeps_of_its_input_is_made_anew_with_all_derivatives() -> None:
+    layer, kept = torch.nn.Linear(5, 3).double(), []
+    x = draw(2, 4, 5).requires_grad_()
+    again = [0]
+
+    def double(x: Tensor) -> Tensor:
+        again[0] += 1
+        return x * x
+
+    y, wanted = remade(layer, double, x), layer(x * x)
+    assert again == [1]
+    for value in (y, wanted):
+        first = torch.autograd.grad(value.square().sum(), [x, layer.weight], create_graph=True)
+        second = torch.autograd.grad(
+            torch.cat([g.flatten() for g in first]).square().sum(), [x, layer.weight]
+        )
+        kept.append([value, *first, *second])
+    for a, b in zip(*kept, strict=True):
+        close(a, b)
+    assert again[0] > 1
 
 
 def test_gradients_of_single_samples_are_mapped() -> None:
