@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from .api import recipe as recipe
     from .api import train as train
     from .assimilation import Assimilation as Assimilation
-    from .demo import demo as demo
-    from .demo import example as example
-    from .demo import judge as judge
-    from .demo import verifying as verifying
+    from .demonstration import demo as demo
+    from .demonstration import example as example
+    from .demonstration import judge as judge
+    from .demonstration import verifying as verifying
     from .evaluation import evaluate as evaluate
     from .fields import Channel as Channel
     from .fields import Fields as Fields
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 COMMANDS = ("data", "demo", "evaluate", "forecast", "train")
 """The commands of ``sciffusion`` that serve weather."""
 
-# Loaded when first used, for nearly all of it stands on xarray, which an extra brings.
+# Loaded when first used, for nearly all of it stands on xarray, which an extra brings. No module may have the name of
+# something in it: importing it would put the module in its place.
 _NAMES = {
     "adapter": (
         "DiTConfig",
@@ -81,7 +82,7 @@ _NAMES = {
         "train",
     ),
     "assimilation": ("Assimilation",),
-    "demo": (
+    "demonstration": (
         "demo",
         "example",
         "judge",
