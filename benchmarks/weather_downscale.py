@@ -1,5 +1,6 @@
 """Downscaling of real fields by four, beside bilinear interpolation and ridge regression.
 
+    sciffusion train weather --config era5-uk --out runs/era5-uk data.path=era5_t2m_uk_201903.nc
     python benchmarks/weather_downscale.py --uk era5_t2m_uk_201903.nc --rain mrms_conus_20190610.nc
 
 Temperature of the British Isles: the error of the ensemble's mean and of the rivals, the fair CRPS, the spread over the
@@ -39,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--uk", type=Path, help="a local copy of the data set era5-uk")
     parser.add_argument("--rain", type=Path, help="a local copy of the data set mrms")
-    parser.add_argument("--uk-model", default="era5-uk")
+    parser.add_argument("--uk-model", default="runs/era5-uk/model.safetensors")
     parser.add_argument("--rain-model", default="mrms")
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument(
