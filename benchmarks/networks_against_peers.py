@@ -1,0 +1,323 @@
+"""What a U-Net and a transformer on patches cost: ours against diffusers' and azula's of the same size.
+
+    PYTHONPATH=/tmp/peers python benchmarks/networks_against_peers.py
+
+Time of a forward pass, and of a forward and a backward pass, on one CPU thread, contenders interleaved; peak memory of
+both beyond weights, gradients of weights and inputs. U-Nets have the same widths and resolutions, two blocks a level
+(diffusers': as many as bring it near the size), attention at the coarsest level and a vector that modulates all blocks.
+Against each peer stands the smallest of ours with at least its parameters: what is missing goes into blocks at the
+coarsest level. Edges are those of the peer (diffusers: zeros, azula: circles on both axes); the sphere with its poles,
+which no peer has, stands against azula too. Transformers have the same patch, width, depth and heads; the peer's
+positions are fixed and its queries and keys are taken as they are, ours are rotary and normalised.
+
+Peers are measured where they are installed, and skipped with a message elsewhere (see benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+from measure import environment, interleave, ratio, show, write
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from sciffusion.networks import Circular, DiT, Padding, SpherePadding, UNet, Zeros
+
+CHANNELS = 4
+Net = TypeVar("Net", bound=nn.Module)
+MIB = 2**20
+KINDS = ("forward", "forward + backward")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network, and the function that evaluates it."""
+
+    name: str
+    net: nn.Module
+    call: Callable[[], Tensor]
+
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return sum(p.numel() for p in self.net.parameters())
+
+
+def noisy(net: Net) -> Net:
+    """The network with no weight at zero, as after some training."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    return net
+
+
+def diffusers_unet(base: int, x: Tensor, layers: int) -> Contender:
+    """Widths base, 2 base, 2 base; edges are zeros."""
+    from diffusers import UNet2DModel
+
+    net = noisy(
+        UNet2DModel(
+            sample_size=tuple(x.shape[2:]),
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            block_out_channels=(base, 2 * base, 2 * base),
+            layers_per_block=layers,
+            norm_num_groups=base // 4,
+            attention_head_dim=base // 2,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        )
+    )
+    t = 999 * torch.rand(len(x))
+    return Contender("diffusers", net, lambda: net(x, t).sample)
+
+
+def azula_unet(base: int, x: Tensor) -> Contender:
+    """Widths base, 2 base, 2 base; both axes are circles. It has no attention."""
+    from azula.nn.unet import UNet as Theirs
+
+    widths, width = (base, 2 * base, 2 * base), 4 * base
+    net = noisy(
+        Theirs(
+            CHANNELS,
+            CHANNELS,
+            hid_channels=widths,
+            hid_blocks=(2, 2, 2),
+            mod_features=width,
+            periodic=True,
+        )
+    )
+    e = torch.randn(len(x), width)
+    return Contender("azula", net, lambda: net(x, e))
+
+
+def our_unet(base: int, x: Tensor, edges: str, padding: Padding, least: int) -> Contender:
+    """Ours of the same widths with at least so many parameters."""
+    width, parameters, deepest = 4 * base, 0, 2
+    while parameters < least or not parameters:
+        net = UNet(
+            CHANNELS,
+            CHANNELS,
+            widths=(base, 2 * base, 2 * base),
+            blocks=(2, 2, deepest),
+            head_width=base // 2,
+            embedding=width,
+            padding=padding,
+        )
+        parameters, deepest = sum(p.numel() for p in net.parameters()), deepest + 1
+    e, made = torch.randn(len(x), width), noisy(net)
+    return Contender(f"sciffusion, {edges}", made, lambda: made(x, e))
+
+
+def unets(base: int, layers: int, x: Tensor) -> tuple[list[Contender], list[tuple[str, str]]]:
+    """The contenders of a size, and which is measured against which: (peer, ours)."""
+    found: list[Contender] = []
+    pairs: list[tuple[str, str]] = []
+    rivals: list[tuple[Callable[[], Contender], dict[str, Padding]]] = [
+        (lambda: diffusers_unet(base, x, layers), {"zeros": Zeros()}),
+        (
+            lambda: azula_unet(base, x),
+            {"circles": Circular((-1, -2)), "sphere": SpherePadding()},
+        ),
+    ]
+    for build, paddings in rivals:
+        try:
+            peer = [build()]
+        except ImportError as missing:
+            print(f"left out: {missing}")
+            peer = []
+        least = peer[0].parameters if peer else 0
+        ours = [our_unet(base, x, edges, rule, least) for edges, rule in paddings.items()]
+        pairs += [(p.name, o.name) for p in peer for o in ours]
+        found += [*peer, *ours]
+    return found, pairs
+
+
+def transformers(
+    width: int, depth: int, x: Tensor
+) -> tuple[list[Contender], list[tuple[str, str]]]:
+    """Transformers on patches of 2 x 2, as :func:`unets`; ours gets as wide an embedding as makes up for theirs."""
+    heads, found = width // 64, []
+    try:
+        found.append(diffusers_transformer(width, depth, heads, x))
+    except ImportError as missing:
+        print(f"left out: {missing}")
+    least, embedding, parameters = max((c.parameters for c in found), default=0), width, 0
+    while parameters < least or not parameters:
+        net = DiT(
+            CHANNELS,
+            CHANNELS,
+            width=width,
+            depth=depth,
+            heads=heads,
+            embedding=embedding,
+            circular=(False, True),
+        )
+        parameters, e = sum(p.numel() for p in net.parameters()), torch.randn(len(x), embedding)
+        embedding += 8
+    made = noisy(net)
+    ours = Contender("sciffusion", made, lambda: made(x, e))
+    return [*found, ours], [(c.name, ours.name) for c in found]
+
+
+def diffusers_transformer(width: int, depth: int, heads: int, x: Tensor) -> Contender:
+    """With one class, and a vector of its own for time and class in every block; it takes squares only."""
+    from diffusers import DiTTransformer2DModel
+
+    net = noisy(
+        DiTTransformer2DModel(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            in_channels=CHANNELS,
+            num_layers=depth,
+            sample_size=x.shape[-1],
+            patch_size=2,
+            num_embeds_ada_norm=1,
+            norm_num_groups=1,
+        )
+    ).eval()  # or it would drop class labels at random; there is no dropout
+    t, label = 999 * torch.rand(len(x)), torch.zeros(len(x), dtype=torch.long)
+    return Contender("diffusers", net, lambda: net(x, t, class_labels=label).sample)
+
+
+def forward(contender: Contender) -> Callable[[], None]:
+    """A sampler's evaluation."""
+
+    def run() -> None:
+        with torch.no_grad():
+            contender.call()
+
+    return run
+
+
+def both(contender: Contender) -> Callable[[], None]:
+    """A training step without its optimizer."""
+
+    def run() -> None:
+        contender.net.zero_grad(set_to_none=False)
+        contender.call().square().mean().backward()
+
+    return run
+
+
+def peak(run: Callable[[], None]) -> float:
+    """The most memory (MiB) that a run holds at once beyond what was there before: allocations, minus releases."""
+    run()
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        run()
+    held, most = 0, 0
+    for event in trace.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most / MIB
+
+
+def measure(
+    contenders: Sequence[Contender],
+    pairs: Sequence[tuple[str, str]],
+    repeats: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Times and peaks of all contenders, and the ratios of the pairs."""
+    steps = {"forward": forward, "forward + backward": both}
+    out: dict[str, Any] = {"networks": {c.name: {"parameters": c.parameters} for c in contenders}}
+    out["ratios"] = {f"{peer} / {ours}": {} for peer, ours in pairs}
+    for kind, step in steps.items():
+        run = {c.name: step(c) for c in contenders}
+        peaks = {name: peak(call) for name, call in run.items()}
+        times = interleave(run, repeats, seconds)
+        for name in run:
+            out["networks"][name][kind] = {"seconds": times[name], "peak MiB": peaks[name]}
+        for peer, ours in pairs:
+            out["ratios"][f"{peer} / {ours}"][kind] = {
+                "time": ratio(times, peer, ours),
+                "memory": peaks[peer] / peaks[ours],
+            }
+    return out
+
+
+def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    env = environment()
+    lines = [
+        "# Networks against those of diffusers and azula",
+        "",
+        f"`{env['command']}` on one thread of {env['cpu']}, torch {env['torch']}, batch {settings['batch']}, "
+        f"{CHANNELS} channels, {settings['repeats']} interleaved repeats, seed {settings['seed']}. Times are medians "
+        "of CPU time, peaks go beyond weights, their gradients and inputs. A ratio is the peer's over ours (median, "
+        "least and greatest of neighbouring measurements): above 1 ours takes less.",
+        "",
+    ]
+    for case, found in results.items():
+        lines += [f"## {case}", "", "| network | parameters | " + " | ".join(KINDS) + " |"]
+        lines.append("|---|---|" + "---|" * len(KINDS))
+        for name, row in found["networks"].items():
+            cells = [
+                f"{1e3 * median(row[kind]['seconds']):.0f} ms, {row[kind]['peak MiB']:.0f} MiB"
+                for kind in KINDS
+            ]
+            lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {' | '.join(cells)} |")
+        names = [f"{kind}: {what}" for kind in KINDS for what in ("time", "memory")]
+        lines += [
+            "",
+            "| peer over ours | " + " | ".join(names) + " |",
+            "|---|" + "---|" * len(names),
+        ]
+        for pair, row in found["ratios"].items():
+            cells = []
+            for kind in KINDS:
+                middle, low, high = row[kind]["time"]
+                cells += [f"{middle:.2f} ({low:.2f} - {high:.2f})", f"{row[kind]['memory']:.2f}"]
+            lines.append(f"| {pair} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.2, help="at least, per measurement")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/networks.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+
+    grid, square = (torch.randn(args.batch, CHANNELS, *size) for size in ((32, 64), (32, 32)))
+    cases = {
+        "U-Net 32-64-64 on 32 x 64": lambda: unets(32, 1, grid),
+        "U-Net 64-128-128 on 32 x 64": lambda: unets(64, 2, grid),
+        "Transformer 192 x 6 on 32 x 32": lambda: transformers(192, 6, square),
+    }
+    settings = {k: v for k, v in vars(args).items() if k != "out"}
+    results = {}
+    for case, build in cases.items():
+        contenders, pairs = build()
+        results[case] = measure(contenders, pairs, args.repeats, args.seconds)
+        rows = []
+        for pair, row in results[case]["ratios"].items():
+            for kind in KINDS:
+                name = pair.split(" / ")[1]
+                seconds = median(results[case]["networks"][name][kind]["seconds"])
+                middle, low, high = row[kind]["time"]
+                memory = f"{row[kind]['memory']:.2f}"
+                figures = (f"{1e3 * seconds:.0f} ms", f"{middle:.2f}", f"{low:.2f}-{high:.2f}")
+                rows.append((pair, kind, memory, *figures))
+        show(case, ("peer / ours", "step", "memory"), rows)
+        write(args.out, settings, results)
+    args.out.with_suffix(".md").write_text(page(results, settings))
+
+
+if __name__ == "__main__":
+    main()
