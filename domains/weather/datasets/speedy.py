@@ -35,6 +35,7 @@ PYTHON = "SCIFFUSION_JCM_PYTHON"
 
 _SURFACE = 1e5  # Pa; the model's unit of surface pressure
 _DEGREE = 21
+_START = "2000-01-01"
 _SPINUP, _DAYS, _PIECE = 90, 1440, 30  # days: left out, kept, between checkpoints
 _FIELDS = {  # name: variable of the model, Pa, factor
     "z500": ("geopotential", 5e4, 1 / GRAVITY),
@@ -64,13 +65,21 @@ def get_speedy(path: Path | None = None) -> tuple[xr.Dataset, Path]:
     return keep(Card.of("speedy"), kept, path, make_speedy), kept
 
 
-def make_speedy(target: Path, *, days: int = _DAYS, spinup: int = _SPINUP) -> Path:
-    """Simulate ``days`` after a spin-up from rest, both multiples of 30, and write ``target``.
+def make_speedy(
+    target: Path, *, days: int = _DAYS, spinup: int = _SPINUP, start: str = _START
+) -> Path:
+    """Simulate ``days`` after a spin-up from rest at ``start``, both multiples of 30, and write ``target``.
 
-    Go on from the last checkpoint after an interruption: pieces are kept beside ``target`` until all are there.
+    Every start gives weather of its own (the climate is the same), so other starts than the card's are more data to
+    train on. Go on from the last checkpoint after an interruption: pieces are kept beside ``target`` until all are
+    there.
 
-    Raises: as `get_speedy`; ``ValueError`` for other numbers of days.
+    Raises: as `get_speedy`; ``ValueError`` for other numbers of days or a ``start`` that is no date.
     """
+    try:
+        np.datetime64(start, "D")
+    except ValueError:
+        raise ValueError(f"start {start!r} must be a date such as {_START!r}") from None
     if days < _PIECE or spinup < 0 or days % _PIECE or spinup % _PIECE:
         raise ValueError(
             f"days {days} and spinup {spinup} must be multiples of {_PIECE}, days positive"
@@ -88,7 +97,8 @@ def make_speedy(target: Path, *, days: int = _DAYS, spinup: int = _SPINUP) -> Pa
         *(python, "-u", "-m", "jcm.main", "+configuration=speedy-t31"),
         *(f"terrain.file={terrain}", f"forcing.file={forcing}", f"hydra.run.dir={folder / 'log'}"),
         *("run.time_step=30", "run.save_interval=0.5", f"run.chunk_days={_PIECE}"),
-        *(f"run.total_time={last}", f"run.output_prefix={folder / 'raw'}"),
+        *(f"run.start_time={start}", f"run.total_time={last}"),
+        f"run.output_prefix={folder / 'raw'}",
         f"run.checkpoint_path={folder / 'state.ckpt'}",
     ]
     wanted = [folder / f"t21_day{day}.nc" for day in range(spinup + _PIECE, last + 1, _PIECE)]
@@ -112,7 +122,7 @@ def make_speedy(target: Path, *, days: int = _DAYS, spinup: int = _SPINUP) -> Pa
     ds.attrs = {
         "title": "Simulated global weather, SPEEDY physics at T31L8 (JAX-GCM), truncated to T21, 12-hourly",
         "source": f"{REQUIREMENT}, configuration speedy-t31, time step 30 min, the T63 terrain and monthly "
-        f"climatology of its wheel; start 2000-01-01, first {spinup} days left out",
+        f"climatology of its wheel; start {start}, first {spinup} days left out",
         "license": "made with Apache-2.0 software (jcm); no restrictions known",
         "note": "a model world, not observations",
         "synthetic": "true",
