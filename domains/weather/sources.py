@@ -14,7 +14,7 @@ from .datasets.era5 import get_era5
 from .datasets.netcdf import open_netcdf
 from .datasets.qg import get_qg
 from .datasets.radar import get_fmi, get_mrms
-from .datasets.speedy import get_speedy
+from .datasets.speedy import get_speedy, get_speedy_long
 from .datasets.sst import get_sst
 from .datasets.uk import get_uk
 
@@ -84,6 +84,7 @@ def check_output(path: Path) -> None:
 DATASETS: Mapping[str, Callable[[Path | None], tuple[xr.Dataset, Path]]] = {
     "qg": get_qg,
     "speedy": get_speedy,
+    "speedy-long": get_speedy_long,
     "sst": get_sst,
     "era5": get_era5,
     "era5-uk": get_uk,

@@ -1,7 +1,9 @@
-"""Simulated weather: four years of the model SPEEDY (JAX-GCM), 12-hourly on the Gaussian grid T21 of 64 x 32 points.
+"""Simulated weather: years of the model SPEEDY (JAX-GCM), 12-hourly on the Gaussian grid T21 of 64 x 32 points.
 
-The model runs in a Python of its own, in which the package jcm is installed; it leaves pieces of 30 days with a
-checkpoint after each, which are interpolated to pressure levels and truncated here. The card is ``datasets/speedy``.
+``speedy`` is four years with parts to train, validate and test; ``speedy-long`` is ten other years to train on. The
+model runs in a Python of its own, in which the package jcm is installed; it leaves pieces of 30 days with a
+checkpoint after each, which are interpolated to pressure levels and truncated here. The cards are ``datasets/speedy``
+and ``datasets/speedy-long``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,15 @@ from .era5 import GRAVITY
 from .jcm import REQUIREMENT, fetch_wheel, read_members
 from .netcdf import keep, open_netcdf, write_netcdf
 
-__all__ = ["PYTHON", "get_speedy", "make_speedy", "to_levels", "truncate"]
+__all__ = [
+    "PYTHON",
+    "get_speedy",
+    "get_speedy_long",
+    "make_long",
+    "make_speedy",
+    "to_levels",
+    "truncate",
+]
 
 PYTHON = "SCIFFUSION_JCM_PYTHON"
 """The environment variable that names the Python in which jcm is installed."""
@@ -36,6 +46,7 @@ PYTHON = "SCIFFUSION_JCM_PYTHON"
 _SURFACE = 1e5  # Pa; the model's unit of surface pressure
 _DEGREE = 21
 _START = "2000-01-01"
+_LONG = (("2010-01-01", 1800), ("2030-07-01", 1800))  # starts and days of the runs of speedy-long
 _SPINUP, _DAYS, _PIECE = 90, 1440, 30  # days: left out, kept, between checkpoints
 _FIELDS = {  # name: variable of the model, Pa, factor
     "z500": ("geopotential", 5e4, 1 / GRAVITY),
@@ -63,6 +74,38 @@ def get_speedy(path: Path | None = None) -> tuple[xr.Dataset, Path]:
     """
     kept = cache_dir("speedy") / "speedy_t21_12h.nc"
     return keep(Card.of("speedy"), kept, path, make_speedy), kept
+
+
+def get_speedy_long(path: Path | None = None) -> tuple[xr.Dataset, Path]:
+    """As `get_speedy`: ten years of other weather of the same climate, in two runs."""
+    kept = cache_dir("speedy-long") / "speedy_long_t21_12h.nc"
+    return keep(Card.of("speedy-long"), kept, path, make_long), kept
+
+
+def make_long(
+    target: Path, *, runs: Sequence[tuple[str, int]] = _LONG, spinup: int = _SPINUP
+) -> Path:
+    """Simulate the ``runs``, (start, days) in rising order without overlap, one after the other into ``target``.
+
+    Raises: as `make_speedy`.
+    """
+    parts = [target.parent / start / "part.nc" for start, _ in runs]
+    for part, (start, days) in zip(parts, runs, strict=True):
+        if not part.exists():
+            part.parent.mkdir(parents=True, exist_ok=True)
+            make_speedy(part, days=days, spinup=spinup, start=start)
+    ds = xr.concat(
+        [open_netcdf(part).load() for part in parts],
+        "time",
+        data_vars="minimal",
+        join="exact",
+        combine_attrs="override",
+    )
+    ds.attrs["source"] = " | ".join(open_netcdf(part).attrs["source"] for part in parts)
+    write_netcdf(ds, target, Card.of("speedy-long").recipe["packing"])
+    for part in parts:
+        shutil.rmtree(part.parent)
+    return target
 
 
 def make_speedy(

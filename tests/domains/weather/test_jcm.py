@@ -11,7 +11,13 @@ import xarray as xr
 
 from sciffusion.domains.weather.datasets import jcm, speedy
 from sciffusion.domains.weather.datasets.card import Card
-from sciffusion.domains.weather.datasets.speedy import PYTHON, make_speedy, to_levels, truncate
+from sciffusion.domains.weather.datasets.speedy import (
+    PYTHON,
+    make_long,
+    make_speedy,
+    to_levels,
+    truncate,
+)
 from sciffusion.domains.weather.datasets.sst import from_wheel, get_sst
 from sciffusion.errors import MissingExtra
 from sciffusion.harmonics import Harmonics, SphereGrid
@@ -214,6 +220,20 @@ def test_the_model_is_run_in_its_own_python_and_its_weather_kept(fake: Path) -> 
         np.testing.assert_allclose(ds["orography"], 0.25, atol=1e-6)
         assert ds["t850"].encoding["dtype"] == np.int16
     assert [path.name for path in (fake / "out").iterdir()] == ["speedy.nc"]
+
+
+def test_runs_from_several_starts_are_strung_together(fake: Path) -> None:
+    runs = [("2000-01-01", 30), ("2010-07-01", 60)]
+    target = make_long(fake / "out" / "long.nc", runs=runs, spinup=30)
+    with xr.open_dataset(target, engine="h5netcdf") as ds:
+        assert ds.sizes == {"time": 6, "lat": 32, "lon": 64}
+        assert ds["orography"].dims == ("lat", "lon")
+        # the second run begins with the weather that its own spin-up leads to
+        np.testing.assert_array_equal(ds["t850"][:2], ds["t850"][2:4])
+        assert "start 2000-01-01" in ds.attrs["source"] and "2010-07-01" in ds.attrs["source"]
+    assert [path.name for path in (fake / "out").iterdir()] == ["long.nc"]
+    with pytest.raises(ValueError, match="start 'soon' must be a date"):
+        make_speedy(fake / "out" / "speedy.nc", start="soon")
 
 
 def test_an_interrupted_model_goes_on_from_its_checkpoint(

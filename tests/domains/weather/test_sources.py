@@ -98,7 +98,7 @@ def test_parts_are_disjoint_and_in_order_with_ten_days_between() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_no_value_is_in_two_parts(name: str) -> None:
     parts = Card.of(name).recipe["splits"]
-    assert list(parts) == ["train", "valid", "test"]
+    assert list(parts) == ["train", "valid", "test"][: len(parts)] and len(parts) >= 2
     for dim in parts["train"]:
         bounds = [bound for part in parts.values() for bound in part[dim]]
         assert bounds == sorted(bounds)
