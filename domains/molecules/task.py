@@ -16,10 +16,9 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.noise import Noise
 from sciffusion.objective import EDM, LogitNormal, Objective
 from sciffusion.state import State
-from sciffusion.training import Order, StepLoss, Task, TrainConfig
+from sciffusion.training import Order, SizeBuckets, StepLoss, Task, TrainConfig
 
 from .adapter import ModelConfig, molecule_state, pairs
-from .buckets import SizeBuckets
 from .chem import DistanceTable
 from .data import MoleculeSet
 from .geometry import random_rotations

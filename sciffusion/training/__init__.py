@@ -3,6 +3,7 @@
 A domain implements :class:`Task`; :func:`train` does the rest.
 """
 
+from .buckets import SizeBuckets
 from .checkpoint import Checkpoints
 from .config import AdamW, Muon, PostHoc, TrainConfig
 from .export import export, load_weights
@@ -20,6 +21,7 @@ __all__ = [
     "Order",
     "PostHoc",
     "Shuffled",
+    "SizeBuckets",
     "Snapshots",
     "StepLoss",
     "Task",

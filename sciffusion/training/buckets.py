@@ -1,4 +1,4 @@
-"""Batches of molecules of one size, so that no time goes into padding."""
+"""Batches of samples of one size, so that no time goes into padding."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sciffusion.training.order import Order, permutation
+from .order import Order, permutation
 
 __all__ = ["SizeBuckets"]
 
 
 @final
 class SizeBuckets(Order):
-    """Every molecule once an epoch, in batches of one bucket of sizes, in random order.
+    """Every sample once an epoch, in batches of one bucket of sizes, in random order.
 
     A bucket is a run of neighbouring sizes. It is cut into the fewest batches of at most
     ``batch_size``, which differ by one at most, so that no bucket ends in a tiny batch. Batches
@@ -22,12 +22,12 @@ class SizeBuckets(Order):
     processes share one: process r of R takes ``batch(epoch, step)[r::R]``.
 
     Args:
-        sizes: (M,) number of atoms of each molecule (``mols.sizes``).
-        batch_size: molecules in a batch, at most.
+        sizes: (M,) size of each sample: atoms of molecules, frames of clips.
+        batch_size: samples in a batch, at most.
         seed: of the shuffling.
         max_padding: how far sizes in one bucket may differ; 0 gives batches without padding.
         min_bucket: a bucket takes in further sizes, whatever the padding, until it holds so many
-            molecules. A handful of tiny molecules would otherwise be a noisy batch of their own.
+            samples. A handful of tiny ones would otherwise be a noisy batch of their own.
 
     Raises:
         ValueError: a size or an argument below its range.
@@ -68,7 +68,7 @@ class SizeBuckets(Order):
         return len(self._bounds) - 1
 
     def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """The molecules of one batch of an epoch.
+        """The samples of one batch of an epoch.
 
         Raises:
             IndexError: ``step`` is not in ``range(steps_per_epoch)``.
@@ -77,22 +77,22 @@ class SizeBuckets(Order):
             raise IndexError(f"step must lie in 0..{self.steps_per_epoch - 1}, got {step}")
         if epoch not in self._cache:
             self._cache = {epoch: self._shuffle(epoch)}
-        molecules, order = self._cache[epoch]
+        samples, order = self._cache[epoch]
         place = order[step]
-        return molecules[self._bounds[place] : self._bounds[place + 1]]
+        return samples[self._bounds[place] : self._bounds[place + 1]]
 
     def _shuffle(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The molecules, shuffled in each bucket, bucket after bucket; and the batches' order."""
-        # one permutation of molecules and batches together holds an independent one of each
+        """The samples, shuffled in each bucket, bucket after bucket; and the batches' order."""
+        # one permutation of samples and batches together holds an independent one of each
         both = permutation(len(self._bucket) + self.steps_per_epoch, self.seed, epoch)
         shuffled = both[both < len(self._bucket)]
-        molecules = shuffled[np.argsort(self._bucket[shuffled], kind="stable")]
-        molecules.flags.writeable = False
-        return molecules, both[both >= len(self._bucket)] - len(self._bucket)
+        samples = shuffled[np.argsort(self._bucket[shuffled], kind="stable")]
+        samples.flags.writeable = False
+        return samples, both[both >= len(self._bucket)] - len(self._bucket)
 
 
 def _buckets(sizes: NDArray[np.int64], max_padding: int, min_bucket: int) -> NDArray[np.int64]:
-    """The bucket of each molecule, numbered from the smallest sizes upwards."""
+    """The bucket of each sample, numbered from the smallest sizes upwards."""
     values, counts = np.unique(sizes, return_counts=True)
     starts: list[int] = []
     held = 0

@@ -1,4 +1,4 @@
-"""Batches by size: every molecule once an epoch, a pure function of seed, epoch and step."""
+"""Batches by size: every sample once an epoch, a pure function of seed, epoch and step."""
 
 import pickle
 import random
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciffusion.domains.molecules.buckets import SizeBuckets
+from sciffusion.training import SizeBuckets
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=80)
 
@@ -18,7 +18,7 @@ def epoch(buckets: SizeBuckets, number: int = 0) -> list[list[int]]:
 
 
 @given(SIZES, st.integers(1, 9), st.integers(0, 3), st.integers(1, 20))
-def test_every_molecule_comes_once_an_epoch_in_batches_of_the_allowed_length(
+def test_every_sample_comes_once_an_epoch_in_batches_of_the_allowed_length(
     sizes: list[int], batch_size: int, max_padding: int, min_bucket: int
 ) -> None:
     buckets = SizeBuckets(sizes, batch_size, seed=1, max_padding=max_padding, min_bucket=min_bucket)
