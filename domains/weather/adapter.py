@@ -12,6 +12,10 @@ downscaling            (0,), ``coarse=4``  (0,)           ``coarse``: the coarse
 climate, priors        ()                  (0, 12, 24)    ``cell``: the time mean of every cell
 =====================  ==================  =============  ===============================================
 
+With ``leads``, (6, 12, 24) for instance, one forecast model serves all of these: its targets are counted from the lead,
+0 being the lead itself, cases of every lead are learnt from, and the network is told which. It does not serve those
+between, of which it knows nothing: name all that are wanted, or reach them in several steps.
+
 ``ridge`` is a linear regression from all coarse cells to all fine ones, and ``model`` adds the residual to the
 prediction of another, deterministic model. All of it happens in units of the
 training data's standard deviation, channel by channel: a network sees numbers of about unit size.
@@ -30,7 +34,7 @@ from sciffusion.harmonics import Harmonics
 from sciffusion.networks import DiT, NoiseLevel, SpherePadding, UNet
 from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
 
-from .calendar import PLACE, SEASON, SUN
+from .calendar import LEAD, PLACE, SEASON, SUN
 from .grid import Grid
 
 __all__ = ["DiTConfig", "GridNet", "ModelConfig", "UNetConfig"]
@@ -79,14 +83,14 @@ class ModelConfig:
     ``variables`` names those of the data set that are made (none: all that depend on time), ``statics`` those that are
     given at every place, ``log1p`` those that are seen as :math:`\\log(1+x)`, rain for instance, and ``vectors`` the
     components of vectors along latitude and longitude, which turn around beyond a pole: winds. ``inputs``, ``targets``,
-    ``coarse`` and ``base`` are explained at the head of the module. ``place`` tells the network where on earth and when
-    it is (latitude, longitude, season, sun); without, one model serves any region. ``lmax`` is the degree of spherical
-    harmonics up to which the data are resolved (those of spectral models are): nothing beyond it is made. ``head`` is
-    what makes the residual: ``diffusion`` draws it in many steps, ``ensemble`` in one pass from noise, trained on the
-    fair CRPS, ``mean`` is deterministic. ``noise`` is that of the diffusion: ``white`` on the grid, ``sphere``
-    (isotropic, a flat spectrum), ``fitted`` (isotropic, the spectrum of the residuals) or ``student`` (heavy tails,
-    ``nu``). ``members`` and ``latent`` belong to ``ensemble``: how many are drawn for each case in training, and how
-    many numbers of noise modulate the network, beside ``noise_channels`` fields of it.
+    ``leads``, ``coarse`` and ``base`` are explained at the head of the module. ``place`` tells the network where on
+    earth and when it is (latitude, longitude, season, sun); without, one model serves any region. ``lmax`` is the
+    degree of spherical harmonics up to which the data are resolved (those of spectral models are): nothing beyond it
+    is made. ``head`` is what makes the residual: ``diffusion`` draws it in many steps, ``ensemble`` in one pass from
+    noise, trained on the fair CRPS, ``mean`` is deterministic. ``noise`` is that of the diffusion: ``white`` on the
+    grid, ``sphere`` (isotropic, a flat spectrum), ``fitted`` (isotropic, the spectrum of the residuals) or
+    ``student`` (heavy tails, ``nu``). ``members`` and ``latent`` belong to ``ensemble``: how many are drawn for each
+    case in training, and how many numbers of noise modulate the network, beside ``noise_channels`` fields of it.
     """
 
     network: UNetConfig | DiTConfig = UNetConfig()
@@ -96,6 +100,7 @@ class ModelConfig:
     vectors: tuple[str, ...] = ()
     inputs: tuple[int, ...] = (-12, 0)
     targets: tuple[int, ...] = (24,)
+    leads: tuple[int, ...] = ()
     coarse: int = 1
     base: Base = "last"
     place: bool = True
@@ -113,7 +118,7 @@ class ModelConfig:
             raise ValueError(
                 "targets is empty: name the hours that the model makes, for instance (24,)"
             )
-        for name in ("inputs", "targets"):
+        for name in ("inputs", "targets", "leads"):
             hours = getattr(self, name)
             if list(hours) != sorted(set(hours)):
                 raise ValueError(f"{name} must be rising hours without repetition, got {hours}")
@@ -125,9 +130,38 @@ class ModelConfig:
             raise ValueError(f"base 'linear' needs targets between the inputs, got {self.targets}")
         if (self.coarse > 1) != (self.base in ("coarse", "ridge")) and self.base != "model":
             raise ValueError("coarse above 1 and base 'coarse', 'ridge' or 'model' belong together")
+        self._check_leads()
         if self.coarse < 1 or self.members < 2:
             raise ValueError(
                 "coarse must be at least 1 and members at least 2 (the CRPS compares them)"
+            )
+
+    def _check_leads(self) -> None:
+        if not self.leads:
+            return
+        if len(self.leads) < 2 or self.leads[0] + self.targets[0] <= 0:
+            raise ValueError(
+                f"leads must be at least two, with all targets after the start; got leads {self.leads} and targets "
+                f"{self.targets}"
+            )
+        if self.targets[-1] != 0 or not self.inputs or self.inputs[-1] != 0:
+            raise ValueError(
+                f"with leads, targets are counted from the lead and inputs from the start, and both end with 0; got "
+                f"targets {self.targets} and inputs {self.inputs}"
+            )
+        if self.base not in ("zero", "cell", "last"):
+            raise ValueError(f"base {self.base!r} knows no leads; 'last', 'cell' or 'zero' do")
+
+    def made(self, lead: int) -> tuple[int, ...]:
+        """The hours after the start that are made: the targets, counted from the lead (0 for models without)."""
+        return tuple(lead + h for h in self.targets)
+
+    def check_lead(self, lead: int) -> None:
+        """Raises ``ValueError`` for a lead that is none of those of the training data."""
+        if lead not in self.leads:
+            raise ValueError(
+                f"lead {lead} h is none of those that the model was trained on, {self.leads} h; reach other times in "
+                "several steps"
             )
 
     def net(self, grid: Grid | None, names: Sequence[str], statics: int) -> GridNet:
@@ -136,6 +170,8 @@ class ModelConfig:
         extra, scalars = statics, 0
         if self.place:
             extra, scalars = extra + SUN + PLACE, SEASON
+        if self.leads:
+            scalars += LEAD
         match self.head:
             case "diffusion":
                 seen = turned * len(self.targets)

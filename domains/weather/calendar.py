@@ -3,6 +3,9 @@ r"""What date and place say to a network: the season, where the sun stands over 
 The season is the phase of the year, :math:`2\pi\,(\text{day of year} - 1 + h/24) / \text{length of the year}`, in the
 calendar of the data. The sun's hour angle over a cell is its local solar time, :math:`2\pi\,(h/24 + \text{lon}/360)`,
 without the equation of time (at most 16 minutes).
+
+A model of several leads is told which one is wanted as :math:`\cos\pi k u`, k = 1..4, with the share u that it is of
+the longest.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from torch import Tensor
 
 from .grid import Grid
 
-__all__ = ["PLACE", "SEASON", "SUN", "place", "season", "sun"]
+__all__ = ["LEAD", "PLACE", "SEASON", "SUN", "ahead", "place", "season", "sun"]
 
+LEAD = 4
+"""Numbers per lead from :func:`ahead`."""
 SEASON = 2
 """Numbers per time from :func:`season`."""
 SUN = 3
@@ -35,6 +40,12 @@ def season(times: NDArray[Any]) -> Tensor:
     """Sine and cosine of the phase of the year, (n, 2) float32; ``times`` are datetime64 or cftime objects."""
     phase = 2 * np.pi * _year(times)[0]
     return torch.from_numpy(np.stack([np.sin(phase), np.cos(phase)], -1).astype(np.float32))
+
+
+def ahead(leads: NDArray[np.int64], longest: int) -> Tensor:
+    """What leads, hours (n,), say to a network: (n, 4) float32."""
+    share = torch.from_numpy(leads / longest)[:, None]
+    return torch.cos(torch.pi * torch.arange(1, LEAD + 1) * share).float()
 
 
 def sun(times: NDArray[Any], grid: Grid) -> Tensor:

@@ -23,11 +23,12 @@ _IN_MEMORY = 2**31  # bytes of fields that are kept once read
 @final
 @dataclass(frozen=True)
 class Sampled:
-    """A batch: encoded ``inputs`` (B, I, C, H, W), ``targets`` (B, R*T, C, H, W), and reference ``times`` (B,)."""
+    """A batch: encoded ``inputs`` (B, I, C, H, W) and ``targets`` (B, R*T, C, H, W); ``times`` and ``leads`` (B,)."""
 
     inputs: Tensor
     targets: Tensor
     times: NDArray[Any]
+    leads: NDArray[np.int64]
 
 
 @final
@@ -49,8 +50,9 @@ class Cut:
 class Cases:
     """All cases of a data set: a reference time whose inputs and targets all exist, and a place if patches are cut.
 
-    Small data are read once and kept; larger ones are read as they are asked for. ``rollout`` is the number of forecast
-    steps whose targets are there.
+    A model of several leads learns from every time with each of them. A row of ``table`` is the number of the time, the
+    upper left corner of the patch, and the lead in hours, 0 where there are none. Small data are read once and kept;
+    larger ones are read as they are asked for. ``rollout`` is the number of forecast steps whose targets are there.
 
     Raises ``ValueError`` if no case is left.
     """
@@ -61,41 +63,54 @@ class Cases:
         made = frame.config.targets
         self._targets = [h + k * made[-1] for k in range(rollout) for h in made]
         self.fields, self.frame, self.cut = fields.cached(_IN_MEMORY), frame, cut
-        self._hours = sorted({*frame.config.inputs, *self._targets})
-        starts = fields.starts(self._hours)
+        self.table = np.concatenate([self._rows(lead) for lead in frame.config.leads or (0,)])
+        if not len(self.table):
+            raise ValueError(f"no patch is complete and as active as the settings want: {cut}")
+        self.left_out: tuple[Ridge, ...] = ()
+
+    def _rows(self, lead: int) -> NDArray[np.int64]:
+        """The part of the table with this lead."""
+        hours = self._hours(lead)
+        starts = self.fields.starts(hours)
         if not len(starts):
             raise ValueError(
-                f"no time of the data has all of the inputs {frame.config.inputs} and targets "
-                f"{tuple(self._targets)} (hours)"
+                "no time of the data has all of the inputs and targets, at "
+                f"{tuple(sorted(set(hours)))} (hours)"
             )
         places = np.zeros((1, 2), dtype=np.int64)
         rows = []
         for i in starts.tolist():
-            if cut is not None:
-                places = _patches(self.fields.read([i])[0], cut)
-            rows.append(np.column_stack([np.full(len(places), i), places]))
-        self.table = np.concatenate(rows)
-        if not len(self.table):
-            raise ValueError(f"no patch is complete and as active as the settings want: {cut}")
-        self.left_out: tuple[Ridge, ...] = ()
+            if self.cut is not None:
+                places = _patches(self.fields.read([i])[0], self.cut)
+            first, last = np.full(len(places), i), np.full(len(places), lead)
+            rows.append(np.column_stack([first, places, last]))
+        return np.concatenate(rows)
+
+    def _hours(self, lead: int) -> list[int]:
+        """Those of the inputs, then those of the targets."""
+        return [*self.frame.config.inputs, *(lead + h for h in self._targets)]
 
     def __len__(self) -> int:
         return len(self.table)
 
     def batch(self, indices: NDArray[np.int64]) -> Sampled:
         """The cases of these numbers."""
-        config, hours = self.frame.config, self._hours
-        rows = self.table[indices]
-        needed = self.fields.at(rows[:, 0], hours)
+        config = self.frame.config
+        rows, given_count = self.table[indices], len(config.inputs)
+        leads = rows[:, -1]
+        needed = np.empty((len(rows), given_count + len(self._targets)), dtype=np.int64)
+        for lead in np.unique(leads).tolist():
+            mine = leads == lead
+            needed[mine] = self.fields.at(rows[mine, 0], self._hours(lead))
         unique, back = np.unique(needed, return_inverse=True)
         x, back = self.fields.read(unique), back.reshape(needed.shape)
-        made = self._cut(x, rows, back, [hours.index(h) for h in self._targets])
-        given = self._cut(x, rows, back, [hours.index(h) for h in config.inputs])
+        made = self._cut(x, rows, back[:, given_count:])
+        given = self._cut(x, rows, back[:, :given_count])
         if config.coarse > 1:
             grid = self.frame.grid
             given = self.frame.refine(self.frame.coarsen(given, grid), grid)
         return Sampled(
-            self.frame.encode(given), self.frame.encode(made), self.fields.times[rows[:, 0]]
+            self.frame.encode(given), self.frame.encode(made), self.fields.times[rows[:, 0]], leads
         )
 
     def base(
@@ -112,17 +127,15 @@ class Cases:
             out[mine] = held.base(sampled.inputs[mine], sampled.times[mine.numpy()], grid)
         return out
 
-    def _cut(
-        self, x: Tensor, rows: NDArray[np.int64], back: NDArray[np.int64], columns: list[int]
-    ) -> Tensor:
-        """The states of every case, (B, len(columns), C, H, W), where x holds each time once."""
+    def _cut(self, x: Tensor, rows: NDArray[np.int64], back: NDArray[np.int64]) -> Tensor:
+        """The states ``back`` (B, n) of every case, (B, n, C, H, W), where x holds each time once."""
         if self.cut is None:
-            return x[torch.from_numpy(back[:, columns])]
+            return x[torch.from_numpy(back)]
         h, w = self.cut.patch
-        out = x.new_empty(len(rows), len(columns), x.shape[1], h, w)
-        for k, (_, r, c) in enumerate(rows.tolist()):
-            for j, column in enumerate(columns):
-                out[k, j] = x[back[k, column], :, r : r + h, c : c + w]
+        out = x.new_empty(*back.shape, x.shape[1], h, w)
+        for k, (_, r, c, _) in enumerate(rows.tolist()):
+            for j, at in enumerate(back[k].tolist()):
+                out[k, j] = x[at, :, r : r + h, c : c + w]
         return out
 
 

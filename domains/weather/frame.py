@@ -2,7 +2,8 @@ r"""What a model knows of its data: from fields in their own units to what a net
 
 With channel c of mean :math:`m_c` and deviation :math:`s_c` over the training data (of :math:`\log(1+x)` where the
 settings say so), a network sees :math:`(x_c - m_c)/s_c` and makes :math:`r = (y - b)/d`: the difference of its target y
-from the base b, both in those units, over the deviation d that this difference has in the training data. A cell
+from the base b, both in those units, over the deviation d that this difference has in the training data (at this lead,
+in a model of several). A cell
 without data (land, for a sea temperature) is 0 inside and NaN outside.
 """
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .adapter import ModelConfig
-from .calendar import place, season, sun
+from .calendar import ahead, place, season, sun
 from .grid import Grid
 from .ridge import Ridge
 from .scales import Scales
@@ -45,7 +46,7 @@ class Frame:
         units: of the channels.
         grid: where the data lie; None for a model that serves any grid.
         scales: of the states, (C, 1, 1).
-        spread: d, (T, C, 1, 1).
+        spread: d, (T, C, 1, 1), or (L, T, C, 1, 1) of a model of several leads.
         cell: the time mean of every cell, in units of the deviation, (C, H, W), for ``base: cell``.
         statics: what is the same at all times, (S, H, W), of about unit size.
         mask: cells with data, (C, H, W); None: all.
@@ -128,7 +129,11 @@ class Frame:
         return self.coarsen(inputs, self.grid).flatten(1)
 
     def condition(
-        self, inputs: Tensor, times: NDArray[Any], grid: Grid | None
+        self,
+        inputs: Tensor,
+        times: NDArray[Any],
+        grid: Grid | None,
+        leads: NDArray[np.int64] | None = None,
     ) -> dict[str, Tensor]:
         """What the network is given: ``fields`` (B, K, H, W) and ``scalars`` (B, S)."""
         batch, device = len(times), inputs.device
@@ -143,18 +148,37 @@ class Frame:
                 place(grid).to(device).expand(batch, -1, -1, -1),
             ]
             scalars = season(times).to(device)
+        if self.config.leads:
+            told = ahead(self._leads(leads), self.config.leads[-1])
+            scalars = torch.cat([scalars, told.to(device)], 1)
         return {"fields": torch.cat(fields, 1), "scalars": scalars}
 
-    def residual(self, targets: Tensor, base: Tensor) -> Tensor:
+    def residual(
+        self, targets: Tensor, base: Tensor, leads: NDArray[np.int64] | None = None
+    ) -> Tensor:
         """r, (B, T*C, H, W), from encoded targets and their base, both (B, T, C, H, W)."""
-        r = (targets - base) / self.spread.to(targets)
+        r = (targets - base) / self._spread(leads).to(targets)
         if self.mask is not None:
             r = r * self.mask.to(r)
         return r.flatten(1, 2)
 
-    def targets(self, residual: Tensor, base: Tensor) -> Tensor:
+    def targets(
+        self, residual: Tensor, base: Tensor, leads: NDArray[np.int64] | None = None
+    ) -> Tensor:
         """Encoded targets (B, T, C, H, W) from r (B, T*C, H, W) and the base."""
-        return base + residual.unflatten(1, self.spread.shape[:2]) * self.spread.to(residual)
+        r = residual.unflatten(1, self.spread.shape[-4:-2])
+        return base + r * self._spread(leads).to(residual)
+
+    def _leads(self, leads: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        if leads is None:
+            raise ValueError(f"leads is missing: the model serves several, {self.config.leads} h")
+        return leads
+
+    def _spread(self, leads: NDArray[np.int64] | None) -> Tensor:
+        """d for these leads, hours (B,): (B, T, C, 1, 1), or (T, C, 1, 1) of a model without."""
+        if not self.config.leads:
+            return self.spread
+        return self.spread[np.searchsorted(self.config.leads, self._leads(leads))]
 
     def weights(self, grid: Grid | None) -> Tensor:
         """Weights of squared errors of r, (T*C, H, W) or (1, H, 1): the areas of cells with data, of mean 1."""

@@ -59,7 +59,9 @@ def measure(
         mask=mask,
     )
     scales = _scales(_logged(frame, states), area, fields.names)
-    spread = torch.ones(len(config.targets), len(fields.channels), 1, 1)
+    spread = torch.ones(
+        *([len(config.leads)] if config.leads else []), len(config.targets), len(unit), 1, 1
+    )
     frame = replace(frame, scales=scales, spread=spread, mean=mean)  # d is measured below
     if config.base == "cell":
         frame = replace(frame, cell=frame.encode(states).mean(0))
@@ -82,14 +84,19 @@ def measure(
 
 
 def spread_of(frame: Frame, cases: Cases, grid: Grid | None) -> Tensor:
-    """The root mean square of targets less their base over up to 512 cases, (T, C, 1, 1), times the frame's spread."""
-    chosen = np.arange(0, len(cases), -(-len(cases) // _MOST))
-    total, weights = torch.zeros(()), frame.weights(grid)
-    for part in np.array_split(chosen, -(-len(chosen) // 64)):
-        batch = cases.batch(part)
-        r = frame.residual(batch.targets, cases.base(frame, part, batch, grid))
-        total = total + (weights * r.square()).mean((2, 3)).sum(0)
-    return (total / len(chosen)).sqrt().reshape(frame.spread.shape) * frame.spread
+    """The root mean square of targets less their base, for each lead over up to 512 cases, times the frame's spread."""
+    found = []
+    for lead in frame.config.leads or (0,):
+        mine = np.flatnonzero(cases.table[:, -1] == lead)
+        chosen = mine[:: -(-len(mine) // _MOST)]
+        total, weights = torch.zeros(()), frame.weights(grid)
+        for part in np.array_split(chosen, -(-len(chosen) // 64)):
+            batch = cases.batch(part)
+            base = cases.base(frame, part, batch, grid)
+            r = frame.residual(batch.targets, base, batch.leads)
+            total = total + (weights * r.square()).mean((2, 3)).sum(0)
+        found.append(total / len(chosen))
+    return torch.stack(found).sqrt().reshape(frame.spread.shape) * frame.spread
 
 
 def _regressed(frame: Frame, cases: Cases) -> tuple[Frame, tuple[Ridge, ...]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
+import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -102,17 +103,22 @@ class WeatherModel:
         grid: Grid | None,
         seeds: Sequence[int],
         sampler: Sampler | None = None,
+        lead: int | None = None,
     ) -> Tensor:
-        """Targets (B, T, C, H, W) from inputs (B, I, C, H, W), both encoded; row i draws from seed i alone."""
+        """Targets (B, T, C, H, W) from inputs (B, I, C, H, W), both encoded; row i draws from seed i alone.
+
+        ``lead`` are the hours that targets are counted from, for a model of several leads.
+        """
         inputs = inputs.to(self.device)
         base = self.frame.base(inputs, times, grid)
-        cond = self.frame.condition(inputs, times, grid)
+        leads = None if lead is None else np.full(len(times), lead)
+        cond = self.frame.condition(inputs, times, grid, leads)
         like = base.flatten(1, 2)
         chosen, strength = sampler or self.sampling.sampler(), self.sampling.strength
         r = self.head.draw(self.module, like, cond, Noise(seeds), chosen, strength)
         if self.frame.mask is not None:
             r = r * self.frame.mask.to(r).repeat(len(self.config.targets), 1, 1)
-        return self.frame.targets(r, base)
+        return self.frame.targets(r, base, leads)
 
     def predict(self, inputs: Tensor, times: NDArray[Any], grid: Grid | None) -> Tensor:
         """The targets of a deterministic model, where a head of another kind draws one."""
@@ -126,6 +132,7 @@ class WeatherModel:
         *,
         seed: int = 0,
         times: ArrayLike | None = None,
+        lead: int | None = None,
         out: str | Path | None = None,
         sampler: Sampler | None = None,
         batch_size: int = 64,
@@ -142,6 +149,7 @@ class WeatherModel:
             members: of the ensemble.
             seed: of everything random.
             times: when forecasts start, (n,); None: at the last time of ``ds``.
+            lead: hours of a step, for a model of several leads: one of them (None: the longest).
             out: a NetCDF file or Zarr store that steps are written to as they are made; they are not kept in memory. A
                 forecast that was killed goes on from there when it is called again.
             sampler: any sampler of the core, instead of the model's own.
@@ -152,8 +160,8 @@ class WeatherModel:
             Dimensions member, time (of the start), prediction_timedelta, and those of the data; ``valid_time`` beside.
 
         Raises:
-            ValueError: the model does not forecast; variables, units, grid or earlier inputs are not those that it
-                needs; ``out`` holds another forecast.
+            ValueError: the model does not forecast, or not at this lead; variables, units, grid or earlier inputs are
+                not those that it needs; ``out`` holds another forecast.
         """
         from .verbs import forecast
 
@@ -164,6 +172,7 @@ class WeatherModel:
             members,
             seed=seed,
             times=times,
+            lead=lead,
             out=out,
             sampler=sampler,
             batch_size=batch_size,

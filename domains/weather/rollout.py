@@ -18,7 +18,7 @@ from .fit import Fitted
 from .model import WeatherModel
 from .times import shift
 
-__all__ = ["Leads", "roll", "seeds_of", "stride_of", "together"]
+__all__ = ["Leads", "made_by", "roll", "seeds_of", "together"]
 
 
 @final
@@ -30,24 +30,31 @@ class Leads:
     values: Tensor
 
 
-def stride_of(model: WeatherModel) -> int:
-    """Hours by which a step moves on: the last target.
+def made_by(model: WeatherModel, lead: int | None = None) -> tuple[int, ...]:
+    """The hours that a step of a forecast makes; it moves on by the last. ``lead`` is for a model of several leads.
 
-    Raises ``ValueError`` for a model that is no forecast model, or one whose next inputs it does not make.
+    Raises ``ValueError`` for a model that is no forecast model, one whose next inputs it does not make, or a lead that
+    it does not serve.
     """
     config = model.config
-    if not config.inputs or config.inputs[-1] != 0 or config.targets[0] <= 0 or config.coarse > 1:
+    if config.leads:
+        lead = config.leads[-1] if lead is None else lead
+        config.check_lead(lead)
+    elif lead is not None:
+        raise ValueError(f"lead {lead}: this model makes {config.targets} h alone; leave it out")
+    made = config.made(lead or 0)
+    if not config.inputs or config.inputs[-1] != 0 or made[0] <= 0 or config.coarse > 1:
         raise ValueError(
             f"a forecast needs a model of later targets from inputs up to the hour 0; this one has inputs "
             f"{config.inputs} and targets {config.targets}"
         )
-    stride = config.targets[-1]
-    known = {*config.inputs, *config.targets}
+    stride = made[-1]
+    known = {*config.inputs, *made}
     if missing := [h for h in config.inputs if h + stride not in known]:
         raise ValueError(
-            f"after a step of {stride} h the inputs at {missing} h are not known: the model makes {config.targets}"
+            f"after a step of {stride} h the inputs at {missing} h are not known: the model makes {made}"
         )
-    return stride
+    return made
 
 
 def seeds_of(seed: int, members: int, times: NDArray[Any], step: int = 0) -> list[int]:
@@ -66,6 +73,7 @@ def roll(
     members: int,
     seed: int,
     *,
+    lead: int | None = None,
     first: int = 0,
     sampler: Sampler | None = None,
     batch_size: int = 64,
@@ -75,8 +83,10 @@ def roll(
 
     ``states``, (n, M, I, C, H, W) physical, are the inputs of step ``first``, to go on with an interrupted forecast.
     """
-    stride, config, frame = stride_of(model), model.config, model.frame
-    n, hours = len(times), config.inputs
+    targets, frame = made_by(model, lead), model.frame
+    n, hours, stride = len(times), model.config.inputs, targets[-1]
+    if model.config.leads:
+        lead = stride
     if states is None:
         at = fitted.fields.at(fitted.fields.index(times), hours)
         x = (
@@ -93,14 +103,17 @@ def roll(
         rows = [slice(i, i + batch_size) for i in range(0, n * members, batch_size)]
         each = np.repeat(now, members)
         made = torch.cat(
-            [model.draw(inputs[r], each[r], fitted.grid, seeds[r], sampler).cpu() for r in rows]
+            [
+                model.draw(inputs[r], each[r], fitted.grid, seeds[r], sampler, lead).cpu()
+                for r in rows
+            ]
         )
         physical = frame.decode(made)
         made = frame.encode(physical)  # as it would be read back
-        for k, h in enumerate(config.targets):
+        for k, h in enumerate(targets):
             yield Leads(stride * step + h, physical[:, k].unflatten(0, (n, members)))
         known = dict(zip(hours, inputs.unbind(1), strict=True)) | dict(
-            zip(config.targets, made.unbind(1), strict=True)
+            zip(targets, made.unbind(1), strict=True)
         )
         inputs = torch.stack([known[h + stride] for h in hours], 1)
 

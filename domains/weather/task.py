@@ -214,7 +214,7 @@ class WeatherTask(Task[Batch]):
         self.grid = self.frame.grid
         few = np.arange(0, len(self.cases), -(-len(self.cases) // 256))
         states, base = self._batch(self.cases, few, torch.device("cpu"))
-        r = self.frame.residual(states.targets, base)
+        r = self.frame.residual(states.targets, base, states.leads)
         self.spectrum = spectrum_of(model, self.frame, r)
         self.head = head_of(model, self.frame, self.spectrum, config.objective)
         if config.objective.spectral and isinstance(self.head, Ensemble):
@@ -223,6 +223,10 @@ class WeatherTask(Task[Batch]):
             score = SpectralScore(config.objective.spectral, harmonics, variances)
             self.head = replace(self.head, spectral=score)
         if steps > 1:
+            if model.leads:
+                raise ValueError(
+                    "a model of several leads is trained on one step: set objective.rollout to 1"
+                )
             self.cases = Cases(self.cases.fields, self.frame, config.data.cut, rollout=steps)
         self.valid = None
         if valid is not None:
@@ -260,8 +264,9 @@ class WeatherTask(Task[Batch]):
             return rollout_loss(
                 self.head, model, self.frame, x.inputs, x.targets, x.times, noise, weights
             )
-        cond = self.frame.condition(x.inputs, x.times, self.grid)
-        return self.head.loss(model, self.frame.residual(x.targets, base), cond, noise, weights)
+        cond = self.frame.condition(x.inputs, x.times, self.grid, x.leads)
+        r = self.frame.residual(x.targets, base, x.leads)
+        return self.head.loss(model, r, cond, noise, weights)
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
         """The loss of up to 256 cases of the validation data, always with the same noise."""

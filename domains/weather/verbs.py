@@ -19,7 +19,7 @@ from .fit import Fitted, fit, refined, template
 from .grid import Grid
 from .model import WeatherModel
 from .output import ForecastWriter
-from .rollout import Leads, roll, seeds_of, stride_of, together
+from .rollout import Leads, made_by, roll, seeds_of, together
 from .sources import read
 from .times import Times, shift, show
 
@@ -36,13 +36,14 @@ def forecast(
     *,
     seed: int = 0,
     times: ArrayLike | None = None,
+    lead: int | None = None,
     out: str | Path | None = None,
     sampler: Sampler | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> xr.Dataset:
     """Ensemble forecasts from states in ``ds``; see :meth:`.model.WeatherModel.forecast`."""
-    stride_of(model)
+    stride = made_by(model, lead)[-1]
     _positive(steps=steps, members=members, batch_size=batch_size)
     fitted = fit(model.frame, ds)
     starts = fitted.fields.times[-1:] if times is None else _times(fitted.fields, times)
@@ -56,6 +57,7 @@ def forecast(
             steps,
             members,
             seed,
+            lead=lead,
             first=first,
             states=states,
             sampler=sampler,
@@ -71,28 +73,29 @@ def forecast(
         "members": members,
         "times": " ".join(show(t) for t in starts),
         "sampler": repr(sampler),
+        "stride": stride,
     }
     with ForecastWriter(out, identity, dim="prediction_timedelta") as writer:
         first, written = divmod(writer.done, each)
         if first < steps:
-            states = _reached(model, fitted, starts, writer, first) if first else None
-            for k, lead in enumerate(leads(first, states)):
+            states = _reached(model, fitted, starts, writer, stride * first) if first else None
+            for k, made in enumerate(leads(first, states)):
                 if k >= written:  # of a step that was cut short
-                    writer.append(together(fitted, [lead], starts))
+                    writer.append(together(fitted, [made], starts))
     return read(out)
 
 
 def _reached(
-    model: WeatherModel, fitted: Fitted, starts: Times, writer: ForecastWriter, step: int
+    model: WeatherModel, fitted: Fitted, starts: Times, writer: ForecastWriter, now: int
 ) -> Tensor:
-    """The inputs of a step, (n, M, I, C, H, W), out of what is on the disk and, early on, the data."""
+    """The inputs of the step from an hour on, (n, M, I, C, H, W), from what is on the disk and, early on, the data."""
     config = model.config
     done = writer.tail(min(writer.done, 2 * len(config.targets) * len(config.inputs)))
     hours = {
         int(h): k for k, h in enumerate(done.prediction_timedelta.values / np.timedelta64(1, "h"))
     }
     states = []
-    for hour in (config.targets[-1] * step + h for h in config.inputs):
+    for hour in (now + h for h in config.inputs):
         if hour <= 0:
             x = fitted.read(fitted.fields.at(fitted.fields.index(starts), [hour])[:, 0])
             states.append(x[:, None].expand(-1, done.sizes["member"], -1, -1, -1))
