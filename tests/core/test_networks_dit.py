@@ -15,7 +15,9 @@ def small(
     patch: int | tuple[int, ...] = 2,
     embedding: int = 0,
     context: int = 0,
+    prefix: int = 0,
     circular: tuple[bool, ...] | None = None,
+    learned: tuple[int, ...] | None = None,
     checkpointing: bool = False,
 ) -> DiT:
     torch.manual_seed(0)
@@ -29,7 +31,9 @@ def small(
         heads=2,
         embedding=embedding,
         context=context,
+        prefix=prefix,
         circular=circular,
+        learned=learned,
         checkpointing=checkpointing,
     )
 
@@ -159,6 +163,42 @@ def test_it_compiles_to_one_graph() -> None:
     y.sum().backward()
 
 
+@torch.no_grad()
+def test_learned_places_tell_equal_patches_apart_and_rotary_ones_alone_do_not() -> None:
+    x = torch.ones(1, 3, 6, 8, dtype=torch.float64)
+    for learned, differ in (((3, 0), True), ((0, 0), False)):
+        y = shaken(small(learned=learned))(x)
+        assert (float((y[..., 2:4, :] - y[..., :2, :]).abs().max()) > 1e-3) is differ
+
+
+@torch.no_grad()
+def test_the_other_axis_stays_relative_when_one_has_learned_places() -> None:
+    net, x = shaken(small(learned=(3, 0), circular=(False, True))), draw(2, 3, 6, 8)
+    close(net(x.roll(2, -1)), net(x).roll(2, -1))
+
+
+@torch.no_grad()
+def test_all_places_can_be_learned() -> None:
+    assert shaken(small(learned=(3, 4)))(draw(2, 3, 6, 8)).shape == (2, 2, 6, 8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("learned", [None, (3, 0)])
+def test_a_prefix_acts_and_what_is_padded_does_not(learned: tuple[int, ...] | None) -> None:
+    net, x, prefix = shaken(small(prefix=5, learned=learned)), draw(2, 3, 6, 4), draw(2, 2, 5)
+    y = net(x, prefix=prefix)
+    assert float((net(x, prefix=2 * prefix) - y).abs().max()) > 1e-3
+    more = torch.cat((x, draw(2, 3, 6, 4, seed=9)), -1)
+    mask = torch.arange(8).expand(2, 6, 8) < 4
+    close(net(more, mask=mask, prefix=prefix)[..., :4], y)
+
+
+@torch.no_grad()
+def test_the_order_of_a_prefix_does_not_matter() -> None:
+    net, x, prefix = shaken(small(prefix=5)), draw(2, 3, 6, 4), draw(2, 3, 5)
+    close(net(x, prefix=prefix.flip(1)), net(x, prefix=prefix))
+
+
 def test_what_does_not_fit_is_refused_by_name() -> None:
     net = small(context=4)
     with pytest.raises(ValueError, match=r"x must be \(B, 3, \*, \*\), got \(1, 3, 8\)"):
@@ -175,3 +215,13 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         DiT(1, 1, width=10)
     with pytest.raises(ValueError, match="an even width of at least 4"):
         DiT(1, 1, width=8, heads=4)
+    with pytest.raises(ValueError, match="built with prefix=5: give it prefix"):
+        small(prefix=5)(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="built without prefix"):
+        small()(torch.zeros(1, 3, 8, 8), prefix=torch.zeros(1, 1, 5))
+    with pytest.raises(ValueError, match=r"prefix must be \(1, \*, 5\), got \(1, 2, 4\)"):
+        small(prefix=5)(torch.zeros(1, 3, 8, 8), prefix=torch.zeros(1, 2, 4))
+    with pytest.raises(ValueError, match="learned 3 places on axis 0, but x has 4 patches"):
+        small(learned=(3, 0))(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="learned needs a number of patches, or 0, for each of 2"):
+        DiT(1, 1, learned=(1,))
