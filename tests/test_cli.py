@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
@@ -50,15 +50,23 @@ class ToySamples:
 
 
 class ToyModel:
-    """A model that counts up from the seed."""
+    """A model that counts up from the seed, or from what is given."""
 
     info = {"data": "none", "samples": 12345, "figures": {"accuracy": 0.5}}
+    attributes = ("first", "pitch")
 
     def to(self, device: str) -> ToyModel:
         return self
 
-    def sample(self, n: int, *, seed: int = 0, steps: int | None = None) -> ToySamples:
-        return ToySamples([seed + i for i in range(n)])
+    def sample(
+        self,
+        n: int = 3,
+        *,
+        given: Mapping[str, float] | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> ToySamples:
+        return ToySamples([(given or {}).get("first", seed) + i for i in range(n)])
 
     def forecast(
         self, start: list[int], steps: int, members: int = 1, *, seed: int = 0, out: Path
@@ -223,7 +231,7 @@ MISTAKES = {
     "sample molecule --out x.sdf": "unknown domain 'molecule'.*Did you mean 'molecules'?",
     "sample molecules --out x.pdb": r"x\.pdb: .*\.sdf or \.xyz",
     "sample molecules": "--out",
-    "sample molecules --out x.sdf --stepz 3": "--stepz. Did you mean --steps?",
+    "sample molecules --out x.sdf --stepz 3": "--stepz. Did you mean '--steps'?",
     "sample molecules --out x.sdf --model TINY --steps 0": "steps must be at least 1, got 0",
     "sample molecules --out x.sdf --model TINY -n 0": "n must be at least 1, got 0",
     "sample molecules --out x.sdf --model TINY --picture x.tiff": "--picture x.tiff: .*.png",
@@ -366,6 +374,25 @@ def test_a_domain_that_ships_no_model_wants_one_named(run: Run, toy_installed: M
     code, _, error = run("sample", "toy", "--out", "x.txt")
     assert code == 2
     assert "name a file with --model" in error
+
+
+def test_what_a_model_knows_is_an_option_and_it_makes_its_own_number_of_samples(
+    run: Run, toy_installed: ModuleType, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.txt"
+    run("sample", "toy", "--first", "7", "--out", out)
+    assert out.read_text() == "7 8 9"
+    run("sample", "toy", "-n", "2", "--first", "2.5", "--out", out)
+    assert out.read_text() == "2.5 3.5"
+
+
+def test_an_option_that_is_none_of_a_model_s_is_a_mistake(
+    run: Run, toy_installed: ModuleType
+) -> None:
+    code, _, error = run("sample", "toy", "--out", "x.txt", "--frist", "7")
+    assert code == 2
+    assert "Unknown option: --frist. Did you mean '--first'?" in error
+    assert "takes --first, --pitch" in error
 
 
 def test_sample_writes_molecules_a_report_and_a_picture_and_nothing_else(

@@ -82,6 +82,11 @@ class MoleculeModel:
     normaliser: Normaliser | None = None
     info: Mapping[str, Any] | None = None
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What molecules may be asked by: the properties that the model was trained on."""
+        return self.config.conditions
+
     def sample(
         self,
         n: int,

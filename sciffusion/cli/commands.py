@@ -6,7 +6,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ import sciffusion
 from sciffusion.errors import did_you_mean
 from sciffusion.io import atomic_write
 
-from .domain import Domain, Report, open_domain
+from .domain import Domain, Model, Report, Samples, open_domain
 
 __all__ = ["app"]
 
@@ -43,6 +43,7 @@ app.command(data)
 
 Device = Literal["auto", "cpu", "cuda"]
 _PICTURES = (".png", ".svg", ".pdf", ".jpg")
+_OPTIONS = ("out", "number", "seed", "model", "steps", "device", "report", "picture")
 
 
 @app.command(
@@ -52,20 +53,22 @@ Examples:
     sciffusion sample molecules -n 100 --seed 0 --out mols.sdf
     sciffusion sample molecules -n 1000 --steps 20 --out mols.xyz
     sciffusion sample molecules -n 16 --model runs/qm9/model.safetensors \\
-        --out mols.sdf --report report.json --picture mols.png"""
+        --out mols.sdf --report report.json --picture mols.png
+    sciffusion sample audio --digit 7 --speaker theo --out seven.wav"""
 )
 def sample(
     domain: str,
     /,
     *,
     out: Path,
-    n: Annotated[int, Parameter(name=["-n", "--number"])] = 100,
+    n: Annotated[int | None, Parameter(name=["-n", "--number"])] = None,
     seed: int = 0,
     model: str | None = None,
     steps: int | None = None,
     device: Device = "auto",
     report: Path | None = None,
     picture: Path | None = None,
+    **given: Annotated[str, Parameter(name="--ATTRIBUTE")],
 ) -> None:
     """Draw new samples from a trained model and write them to a file.
 
@@ -74,8 +77,9 @@ def sample(
     Args:
         domain: what to sample, for instance molecules.
         out: where to write the samples; the suffix says in which format
-            (molecules: .sdf, .xyz).
-        n: how many samples.
+            (molecules: .sdf, .xyz; audio: .wav, .flac).
+        n: how many samples; 100 unless the domain has a number of its own
+            (audio: 1).
         seed: of everything random.
         model: a model that ships (`sciffusion info` lists them) or a file that
             training wrote; the domain's first model unless given.
@@ -83,13 +87,15 @@ def sample(
         device: where to compute; auto is a GPU if there is one.
         report: judge the samples and write the figures to this JSON file.
         picture: draw the first 16 samples into this .png, .svg or .pdf file.
+        given: a value that the samples are to have, of a model that was
+            trained with it: --digit 7 --speaker theo.
     """
     chosen = open_domain(domain, "sample")
     chosen.check_output(out)
     if picture is not None and picture.suffix not in _PICTURES:
         raise ValueError(f"--picture {picture}: end it with one of {', '.join(_PICTURES)}")
     trained = chosen.load(model or _default_model(chosen, domain)).to(_device(device))
-    samples = trained.sample(n, seed=seed, steps=steps)
+    samples = _drawn(trained, n, given, seed=seed, steps=steps)
     _say(f"{len(samples)} samples in {samples.save(out)}")
     if picture is not None:
         with atomic_write(picture) as part:
@@ -285,6 +291,37 @@ def info() -> None:
     from .info import describe
 
     describe()
+
+
+def _drawn(
+    model: Model, n: int | None, given: Mapping[str, str], *, seed: int, steps: int | None
+) -> Samples:
+    """Samples of a model, as many as it makes by itself or 100, with what is given where it takes something."""
+    parameters = inspect.signature(model.sample).parameters
+    if n is None:
+        own = parameters["n"].default
+        n = 100 if own is inspect.Parameter.empty else int(own)
+    if not given:
+        return model.sample(n, seed=seed, steps=steps)
+    known = getattr(model, "attributes", ())
+    for name in given:
+        if name not in known:
+            options = [f"--{option}" for option in (*known, *_OPTIONS)]
+            takes = ", ".join(options[: len(known)]) or "no values"
+            hint = did_you_mean(f"--{name}", options)
+            raise ValueError(f"Unknown option: --{name}. {hint} This model takes {takes}.")
+    values = {name: _value(text) for name, text in given.items()}
+    return model.sample(n, given=values, seed=seed, steps=steps)
+
+
+def _value(text: str) -> int | float | str:
+    """A number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _default_model(domain: Domain, name: str) -> str:

@@ -37,14 +37,25 @@ class Samples(Protocol):
 
 
 class Model(Protocol):
-    """A trained model; ``info`` says where it comes from, and in ``figures`` how good it is."""
+    """A trained model; ``info`` says where it comes from, and in ``figures`` how good it is.
+
+    A model whose samples may be asked for by something also has ``attributes``: the names that the
+    argument ``given`` of ``sample`` takes, and the command line as options.
+    """
 
     info: Mapping[str, Any] | None
 
     def to(self, device: str) -> Self:
         """The same model on another device."""
 
-    def sample(self, n: int, *, seed: int = 0, steps: int | None = None) -> Samples:
+    def sample(
+        self,
+        n: int,
+        *,
+        given: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+    ) -> Samples:
         """Draw ``n`` samples (of the command ``sample``)."""
 
     def forecast(
