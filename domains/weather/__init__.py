@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .demonstration import judge as judge
     from .demonstration import verifying as verifying
     from .evaluation import evaluate as evaluate
+    from .extremes import Extremes as Extremes
+    from .extremes import Weighted as Weighted
     from .fields import Channel as Channel
     from .fields import Fields as Fields
     from .grid import Grid as Grid
@@ -89,6 +91,10 @@ _NAMES = {
         "verifying",
     ),
     "evaluation": ("evaluate",),
+    "extremes": (
+        "Extremes",
+        "Weighted",
+    ),
     "fields": (
         "Channel",
         "Fields",

@@ -24,7 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser
@@ -35,7 +37,7 @@ from sciffusion.state import Value
 
 from .observed import Units
 
-__all__ = ["Extremes", "Tail", "Tilted", "box_mean", "tilt_for", "tilted"]
+__all__ = ["Extremes", "Tail", "Tilted", "Weighted", "box_mean", "tilt_for", "tilted"]
 
 
 @final
@@ -90,20 +92,35 @@ class Tail:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Tilted:
-    r"""Weather drawn on purpose, with weights back to the prior.
+class Weighted:
+    r"""What a functional is of particles that were drawn on purpose, and their weights back to the prior.
 
     Attributes:
-        fields: (R, P, C, H, W) or (R, P, K, C, H, W), physical.
         values: f of each, (R, P), float64.
         log_weights: (R, P): the mean over R of the sum over P of :math:`e^{\log w} g(x)` is unbiased for E[g].
-        ess: the least effective size of any replica on the way, before resampling; far below P the tilt is too hard.
     """
 
-    fields: Tensor
     values: Tensor
     log_weights: Tensor
-    ess: float
+
+    @classmethod
+    def of(cls, ds: xr.Dataset) -> Weighted:
+        """Those of a dataset that :meth:`.model.WeatherModel.extremes` made.
+
+        Raises ``ValueError`` for members without value, weight and replica, or if some of a replica were left out.
+        """
+        if missing := [k for k in ("value", "weight", "replica") if k not in ds.coords]:
+            raise ValueError(f"ds has no coordinates {missing}; extremes() makes them")
+        each = np.bincount(ds.replica.values)
+        if (each != each[0]).any() or len(each) < 2:
+            raise ValueError(
+                f"the replicas of ds have {each.tolist()} members; keep all of at least two"
+            )
+        value, weight = (
+            torch.from_numpy(np.asarray(ds[k].values, dtype=np.float64)).reshape(len(each), -1)
+            for k in ("value", "weight")
+        )
+        return cls(value, (weight * len(each)).log())
 
     def expectation(self, g: Tensor, *, normalised: bool = False) -> tuple[float, float]:
         """The prior's mean of a quantity g (R, P) and its standard error.
@@ -142,6 +159,22 @@ class Tilted:
                 f"probability must lie in {float(above[0]):.3g}..{float(above[-1]):.3g}, which these particles resolve"
             )
         return float(self.values.flatten()[order][int(torch.searchsorted(above, probability))])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tilted:
+    """Weather drawn on purpose, with weights back to the prior.
+
+    Attributes:
+        fields: (R, P, C, H, W) or (R, P, K, C, H, W), physical.
+        weighted: what the functional is of them, and their weights.
+        ess: the least effective size of any replica on the way, before resampling; far below P the tilt is too hard.
+    """
+
+    fields: Tensor
+    weighted: Weighted
+    ess: float
 
 
 def tilted(
@@ -192,7 +225,7 @@ def tilted(
         parts.append((fields.unflatten(0, value.shape), value, log))
         least = min(least, float(drawn.ess.min()))
     fields, values, logs = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Tilted(fields, values, logs, least)
+    return Tilted(fields, Weighted(values, logs), least)
 
 
 def tilt_for(

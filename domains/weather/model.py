@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .assimilation import Assimilation
+    from .extremes import Extremes
     from .observed import Report
 
 __all__ = ["SamplingConfig", "WeatherModel"]
@@ -295,6 +296,48 @@ class WeatherModel:
 
         return analyse(
             self, observations, times, operator=operator, std=std, settings=settings, seed=seed
+        )
+
+    def extremes(
+        self,
+        functional: Callable[[Mapping[str, Tensor]], Tensor],
+        time: Any,
+        *,
+        tilt: float | None = None,
+        threshold: float | None = None,
+        settings: Extremes | None = None,
+        seed: int = 0,
+    ) -> xr.Dataset:
+        r"""Rare weather on purpose: members of the prior tilted by :math:`e^{\lambda f}`, and their weights back to it.
+
+        Where plain samples never reach, these are plenty, and weights say how rare they are:
+        ``Weighted.of(out).tail(c).return_period()`` (see :mod:`.extremes`).
+
+        Args:
+            functional: f, from the channels by name, each (B, H, W) in physical units ((B, K, H, W) of a prior of
+                windows), to (B,); differentiable. The mean over a box, or a maximum softened by ``logsumexp``.
+            time: the date whose season the prior is to know.
+            tilt: :math:`\lambda`, per unit of f; negative towards small values.
+            threshold: instead, the value of f that members are to lie around; 64 plain samples then suggest the tilt.
+            settings: sampler, particles and replicas; there are as many members as both make.
+            seed: of everything random.
+
+        Returns:
+            As :meth:`sample`, with ``value`` (f), ``weight`` and ``replica`` of each member as coordinates.
+
+        Raises:
+            ValueError: the model is no prior; tilt and threshold both given or both missing; no finite weights.
+        """
+        from .rare import extremes
+
+        return extremes(
+            self,
+            functional,
+            time,
+            tilt=tilt,
+            threshold=threshold,
+            settings=settings,
+            seed=seed,
         )
 
     def to(self, device: str | torch.device) -> WeatherModel:
