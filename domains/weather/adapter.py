@@ -36,6 +36,7 @@ from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
 
 from .calendar import LEAD, PLACE, SEASON, SUN
 from .grid import Grid
+from .times import Unit
 
 __all__ = ["DiTConfig", "GridNet", "ModelConfig", "UNetConfig"]
 
@@ -83,14 +84,15 @@ class ModelConfig:
     ``variables`` names those of the data set that are made (none: all that depend on time), ``statics`` those that are
     given at every place, ``log1p`` those that are seen as :math:`\\log(1+x)`, rain for instance, and ``vectors`` the
     components of vectors along latitude and longitude, which turn around beyond a pole: winds. ``inputs``, ``targets``,
-    ``leads``, ``coarse`` and ``base`` are explained at the head of the module. ``place`` tells the network where on
-    earth and when it is (latitude, longitude, season, sun); without, one model serves any region. ``lmax`` is the
-    degree of spherical harmonics up to which the data are resolved (those of spectral models are): nothing beyond it
-    is made. ``head`` is what makes the residual: ``diffusion`` draws it in many steps, ``ensemble`` in one pass from
-    noise, trained on the fair CRPS, ``mean`` is deterministic. ``noise`` is that of the diffusion: ``white`` on the
-    grid, ``sphere`` (isotropic, a flat spectrum), ``fitted`` (isotropic, the spectrum of the residuals) or
-    ``student`` (heavy tails, ``nu``). ``members`` and ``latent`` belong to ``ensemble``: how many are drawn for each
-    case in training, and how many numbers of noise modulate the network, beside ``noise_channels`` fields of it.
+    ``leads``, ``coarse`` and ``base`` are explained at the head of the module; a prior of monthly means counts its
+    ``targets`` in months of the calendar, ``unit: month``. ``place`` tells the network where on earth and when it is
+    (latitude, longitude, season, sun); without, one model serves any region. ``lmax`` is the degree of spherical
+    harmonics up to which the data are resolved (those of spectral models are): nothing beyond it is made. ``head`` is
+    what makes the residual: ``diffusion`` draws it in many steps, ``ensemble`` in one pass from noise, trained on the
+    fair CRPS, ``mean`` is deterministic. ``noise`` is that of the diffusion: ``white`` on the grid, ``sphere``
+    (isotropic, a flat spectrum), ``fitted`` (isotropic, the spectrum of the residuals) or ``student`` (heavy tails,
+    ``nu``). ``members`` and ``latent`` belong to ``ensemble``: how many are drawn for each case in training, and how
+    many numbers of noise modulate the network, beside ``noise_channels`` fields of it.
     """
 
     network: UNetConfig | DiTConfig = UNetConfig()
@@ -101,6 +103,7 @@ class ModelConfig:
     inputs: tuple[int, ...] = (-12, 0)
     targets: tuple[int, ...] = (24,)
     leads: tuple[int, ...] = ()
+    unit: Unit = "hour"
     coarse: int = 1
     base: Base = "last"
     place: bool = True
@@ -122,6 +125,8 @@ class ModelConfig:
             hours = getattr(self, name)
             if list(hours) != sorted(set(hours)):
                 raise ValueError(f"{name} must be rising hours without repetition, got {hours}")
+        if self.unit == "month" and self.inputs:
+            raise ValueError(f"unit 'month' is for priors, which have no inputs, got {self.inputs}")
         if self.base in ("last", "linear", "coarse", "ridge") and not self.inputs:
             raise ValueError(f"base {self.base!r} is made of inputs, but there are none")
         if self.base == "linear" and not all(

@@ -23,7 +23,7 @@ from .observations import Coarse, Custom, Masked
 from .observed import Report
 from .scales import Scales
 from .stations import read_stations
-from .times import Times, microseconds, shift, show
+from .times import Times, Unit, clock, shift, show, ticks
 from .units import check_units
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def analyse(
     fitted = fit(frame, template(frame, times))
     fields, grid = fitted.fields, fitted.grid
     when = fields.times
-    _check_steps(config.targets, when)
+    _check_steps(config.targets, when, config.unit)
     reports = _reports(frame, observations, operator, grid, fields, when, std)
     denoiser = model.module
     assert isinstance(denoiser, Preconditioned)
     window, length = len(config.targets), len(when)
-    starts = shift(when[: length - window + 1], -config.targets[0])
+    starts = shift(when[: length - window + 1], -config.targets[0], config.unit)
     empty = torch.zeros(len(starts), 0, frame.channels, *grid.shape, device=model.device)
     prior = trajectory(denoiser, window, length, frame.condition(empty, starts, grid))
     shape = (length, frame.channels, *grid.shape)
@@ -144,17 +144,19 @@ def _deviation(std: float | Mapping[str, float] | None, name: str | None) -> flo
     return float(std)
 
 
-def _check_steps(targets: tuple[int, ...], times: Times) -> None:
+def _check_steps(targets: tuple[int, ...], times: Times, unit: Unit) -> None:
     """See that the times are spaced as the states of the prior's windows."""
-    hours = microseconds(times, times[0]) / 3.6e9
+    there, size = clock(times, times[0], unit), ticks(1, unit)
+    name = {"hour": "h", "month": "months"}[unit]
     if len(times) < len(targets):
         raise ValueError(
-            f"times has {len(times)} entries; the prior makes windows of {len(targets)} states, {targets} h"
+            f"times has {len(times)} entries; the prior makes windows of {len(targets)} states, {targets} {name}"
         )
-    window = np.asarray(targets) - targets[0]
+    window = np.array([ticks(h - targets[0], unit) for h in targets])
     for k in range(len(times) - len(targets) + 1):
-        found = hours[k : k + len(targets)] - hours[k]
-        if not np.allclose(found, window):
+        found = there[k : k + len(targets)] - there[k]
+        if (found != window).any():
             raise ValueError(
-                f"times from {show(times[k])} are {found.tolist()} h apart, the states of the prior {window.tolist()}"
+                f"times from {show(times[k])} are {(found / size).tolist()} {name} apart, the states of the prior "
+                f"{(window / size).tolist()}"
             )

@@ -71,11 +71,11 @@ class Cases:
     def _rows(self, lead: int) -> NDArray[np.int64]:
         """The part of the table with this lead."""
         hours = self._hours(lead)
-        starts = self.fields.starts(hours)
+        starts = self.fields.starts(hours, self.frame.config.unit)
         if not len(starts):
             raise ValueError(
                 "no time of the data has all of the inputs and targets, at "
-                f"{tuple(sorted(set(hours)))} (hours)"
+                f"{tuple(sorted(set(hours)))} ({self.frame.config.unit}s)"
             )
         places = np.zeros((1, 2), dtype=np.int64)
         rows = []
@@ -101,7 +101,7 @@ class Cases:
         needed = np.empty((len(rows), given_count + len(self._targets)), dtype=np.int64)
         for lead in np.unique(leads).tolist():
             mine = leads == lead
-            needed[mine] = self.fields.at(rows[mine, 0], self._hours(lead))
+            needed[mine] = self.fields.at(rows[mine, 0], self._hours(lead), config.unit)
         unique, back = np.unique(needed, return_inverse=True)
         x, back = self.fields.read(unique), back.reshape(needed.shape)
         made = self._cut(x, rows, back[:, given_count:])

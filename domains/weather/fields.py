@@ -17,7 +17,19 @@ from .axes import Axes
 from .grid import Grid
 from .layout import Layout
 from .naming import check_names, levels_named, without_other_levels
-from .times import Times, calendar_of, check_times, like, microseconds, shift, show, time_of
+from .times import (
+    Times,
+    Unit,
+    calendar_of,
+    check_times,
+    clock,
+    like,
+    microseconds,
+    shift,
+    show,
+    ticks,
+    time_of,
+)
 
 __all__ = ["Channel", "Fields"]
 
@@ -197,12 +209,16 @@ class Fields:
             raise ValueError("indices must rise and leave at least one time")
         return replace(self, times=self.times[at], _at=self._at[at])
 
-    def starts(self, hours: Sequence[float]) -> NDArray[np.int64]:
-        """The indices i for which times[i] + h exists for every h in ``hours``: a gap costs the starts around it."""
-        clock = self._clock
-        found = np.ones(len(clock), dtype=bool)
+    def starts(self, hours: Sequence[float], unit: Unit = "hour") -> NDArray[np.int64]:
+        """The indices i for which times[i] + h exists for every h in ``hours``: a gap costs the starts around it.
+
+        With ``unit="month"`` months are counted, and a date stands for its month: those of the fields need not be as
+        many days apart. Raises ``ValueError`` for two dates in one month.
+        """
+        there = clock(self.times, self.times[0], unit)
+        found = np.ones(len(there), dtype=bool)
         for h in hours:
-            found &= np.isin(clock + round(h * 3_600_000_000), clock)
+            found &= np.isin(there + ticks(h, unit), there)
         return np.flatnonzero(found)
 
     def index(self, times: ArrayLike) -> NDArray[np.int64]:
@@ -224,10 +240,22 @@ class Fields:
             )
         return at
 
-    def at(self, indices: ArrayLike, hours: Sequence[float]) -> NDArray[np.int64]:
+    def at(
+        self, indices: ArrayLike, hours: Sequence[float], unit: Unit = "hour"
+    ) -> NDArray[np.int64]:
         """The indices of times[i] + h, (n, len(hours)). Raises ``ValueError`` as :meth:`index`; see :meth:`starts`."""
-        times = self.times[self._check_indices(indices)]
-        return np.stack([self.index(shift(times, h)) for h in hours], 1)
+        at = self._check_indices(indices)
+        if unit == "hour":
+            return np.stack([self.index(shift(self.times[at], h)) for h in hours], 1)
+        there = clock(self.times, self.times[0], unit)
+        asked = there[at][:, None] + np.array([ticks(h, unit) for h in hours])
+        found = np.searchsorted(there, asked).clip(max=len(there) - 1)
+        if (there[found] != asked).any():
+            raise ValueError(
+                f"the fields lack {int((there[found] != asked).sum())} of the months asked for; they run from "
+                f"{show(self.times[0])} to {show(self.times[-1])}"
+            )
+        return found
 
     def statics(self, names: Sequence[str]) -> Tensor:
         """Variables of the dataset that depend on latitude and longitude only: float32 (S, H, W); NaN stays.

@@ -16,7 +16,7 @@ from sciffusion.samplers import Sampler
 
 from .fit import Fitted
 from .model import WeatherModel
-from .times import shift
+from .times import Unit, shift
 
 __all__ = ["Leads", "made_by", "roll", "seeds_of", "together"]
 
@@ -118,16 +118,20 @@ def roll(
         inputs = torch.stack([known[h + stride] for h in hours], 1)
 
 
-def together(fitted: Fitted, leads: Sequence[Leads], times: ArrayLike) -> xr.Dataset:
-    """The steps as one dataset: member, time (of the start), prediction_timedelta, and those of the data."""
+def together(
+    fitted: Fitted, leads: Sequence[Leads], times: ArrayLike, unit: Unit = "hour"
+) -> xr.Dataset:
+    """The steps as one dataset: member, time (of the start), prediction_timedelta, and those of the data.
+
+    Months, which are no fixed time, are numbers with the units "months" there.
+    """
     starts, time = np.asarray(times), fitted.fields.time
     parts = []
     for lead in leads:
         ds = fitted.dataset(lead.values, starts)
+        hours = np.timedelta64(lead.hours, "h").astype("timedelta64[ns]")
         parts.append(
-            ds.expand_dims(
-                prediction_timedelta=[np.timedelta64(lead.hours, "h").astype("timedelta64[ns]")]
-            )
+            ds.expand_dims(prediction_timedelta=[lead.hours if unit == "month" else hours])
         )
     out = xr.concat(
         parts, "prediction_timedelta", data_vars="minimal", coords="minimal", compat="override"
@@ -135,5 +139,7 @@ def together(fitted: Fitted, leads: Sequence[Leads], times: ArrayLike) -> xr.Dat
     first = ["member", time, "prediction_timedelta"]
     out = out.transpose(*first, ...)
     out["prediction_timedelta"].attrs = {"long_name": "time since the start of the forecast"}
-    valid = np.stack([shift(starts, lead.hours) for lead in leads], 1)
+    if unit == "month":
+        out["prediction_timedelta"].attrs["units"] = "months"
+    valid = np.stack([shift(starts, lead.hours, unit) for lead in leads], 1)
     return out.assign_coords(valid_time=((time, "prediction_timedelta"), valid))

@@ -6,7 +6,7 @@ Differences are counted in whole microseconds, in the calendar of the data.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,17 +16,23 @@ from sciffusion.errors import require
 
 __all__ = [
     "Times",
+    "Unit",
     "calendar_of",
     "check_times",
+    "clock",
     "like",
     "microseconds",
     "shift",
     "show",
+    "ticks",
     "time_of",
 ]
 
 Times = NDArray[Any]
 """One-dimensional, of datetime64 or of cftime objects (dtype object)."""
+
+Unit = Literal["hour", "month"]
+"""What steps in time are counted in. Months are those of the calendar; a date stands for its month."""
 
 _HOUR = 3_600_000_000
 
@@ -82,13 +88,60 @@ def microseconds(times: Times, origin: Any) -> NDArray[np.int64]:
     return np.array([(t - origin) // unit for t in times], dtype=np.int64)
 
 
-def shift(times: Times, hours: float) -> Times:
-    """``times`` moved by ``hours``, which may be negative or a fraction.
+def clock(times: Times, origin: Any, unit: Unit) -> NDArray[np.int64]:
+    """Where ``times`` stand on the clock of a unit, in its :func:`ticks` since ``origin``, an element of the same kind.
+
+    Raises ``ValueError`` for times of which two fall into one month, where months are counted.
+    """
+    if unit == "hour":
+        return microseconds(times, origin)
+    found = _months(times) - _months(np.array([origin], dtype=times.dtype))
+    _, first, counts = np.unique(found, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        several = show(times[first[counts > 1][0]])
+        raise ValueError(
+            f"unit 'month' wants one state a month, and there are several in that of {several}; average them with "
+            "ds.resample(time='MS').mean()"
+        )
+    return found
+
+
+def ticks(count: float, unit: Unit) -> int:
+    """``count`` hours in microseconds, or months in months. Raises ``ValueError`` for a fraction of a month."""
+    if unit == "hour":
+        return round(count * _HOUR)
+    if count != int(count):
+        raise ValueError(f"months are counted whole, got {count}")
+    return int(count)
+
+
+def _months(times: Times) -> NDArray[np.int64]:
+    """Months since the year 0 of the calendar."""
+    if times.dtype.kind == "M":
+        return np.asarray(times.astype("datetime64[M]").astype(np.int64)) + 12 * 1970
+    return np.array([12 * t.year + t.month - 1 for t in times], dtype=np.int64)
+
+
+def _month_later(time: Any, months: int) -> Any:
+    """A cftime date so many months later, on the same day of the month, or its last if it has no such day."""
+    year, month = divmod(12 * time.year + time.month - 1 + months, 12)
+    first = time.replace(year=year, month=month + 1, day=1)
+    return first.replace(day=min(time.day, first.daysinmonth))
+
+
+def shift(times: Times, count: float, unit: Unit = "hour") -> Times:
+    """``times`` moved by ``count`` hours, which may be negative or a fraction, or by whole months.
+
+    A month later is the same day of the month, or its last if it has no such day.
 
     >>> shift(np.array(["2020-02-28T18"], "datetime64[ns]"), 12)
     array(['2020-02-29T06:00:00.000000000'], dtype='datetime64[ns]')
+    >>> shift(np.array(["2020-01-31T18"], "datetime64[ns]"), 1, "month")
+    array(['2020-02-29T18:00:00.000000000'], dtype='datetime64[ns]')
     """
-    step = round(hours * _HOUR)
+    if unit == "month":
+        return _shift_months(times, ticks(count, unit))
+    hours, step = count, ticks(count, unit)
     if times.dtype.kind == "M":
         unit = np.datetime_data(times.dtype)[0]
         whole = np.timedelta64(step, "us").astype(f"timedelta64[{unit}]")
@@ -98,6 +151,18 @@ def shift(times: Times, hours: float) -> Times:
     out = np.empty(times.shape, dtype=object)
     out[...] = times + timedelta(microseconds=step) if times.size else times
     return out
+
+
+def _shift_months(times: Times, months: int) -> Times:
+    if times.dtype.kind != "M":
+        out = np.empty(times.shape, dtype=object)
+        out[...] = [_month_later(t, months) for t in times]
+        return out
+    old = times.astype("datetime64[M]")
+    new = old + np.timedelta64(months, "M")
+    last = (new + np.timedelta64(1, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
+    day = np.minimum(new.astype("datetime64[D]") + (times.astype("datetime64[D]") - old), last)
+    return np.asarray(day.astype(times.dtype) + (times - times.astype("datetime64[D]")))
 
 
 def show(time: Any) -> str:

@@ -221,8 +221,8 @@ def sample(
     values = torch.cat(made).unflatten(0, (len(starts), members))
     leads = [Leads(h, values[:, :, k]) for k, h in enumerate(config.targets)]
     if len(leads) == 1:
-        return fitted.dataset(leads[0].values, shift(starts, leads[0].hours))
-    return together(fitted, leads, starts)
+        return fitted.dataset(leads[0].values, shift(starts, leads[0].hours, config.unit))
+    return together(fitted, leads, starts, config.unit)
 
 
 def track(parts: Iterable[T], what: str, total: int | None, progress: bool) -> Iterable[T]:
