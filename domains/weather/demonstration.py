@@ -70,7 +70,7 @@ def demo(directory: str | Path, *, members: int = 20, days: int = 5, seed: int =
     made = model.forecast(example(name), steps, members, seed=seed, out=folder / "forecast.nc")
     with made as forecast:
         truth = verifying(name)
-        report = evaluate(forecast, truth, seed=seed)
+        report = evaluate(forecast, truth, seed=seed, lmax=model.config.lmax)
         report.save(folder / "report.json")
         first = str(next(iter(forecast.data_vars)))
         field = forecast[first].isel(time=0)

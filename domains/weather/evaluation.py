@@ -41,6 +41,7 @@ def evaluate(
     seed: int = 0,
     n_boot: int = 1000,
     block: int | None = None,
+    lmax: int | None = None,
 ) -> Report:
     """Judge an ensemble: scores of every variable, level and lead time, each with a 95 % interval.
 
@@ -52,12 +53,13 @@ def evaluate(
     Scores: ``crps`` (fair), ``mae``, ``rmse``, ``bias`` of the ensemble mean, ``debiased_rmse``, ``spread``,
     ``spread_skill``, ``outliers`` (right at 2 / (M + 1)), and for complete fields ``power_low`` and ``power_high``: the
     least and the largest ratio over all scales of the members' spectrum to the truth's, each with the interval of that
-    scale; see `metrics`, `ranks` and
-    `spectra`. Intervals draw blocks of ``block`` initial times again (None: as long as their correlation asks for; see
-    `significance`), ``n_boot`` times. ``seed`` breaks ties of ranks and draws the blocks.
+    scale; see `metrics`, `ranks` and `spectra`. Data of a spectral model have next to nothing beyond a degree ``lmax``
+    of spherical harmonics: name it, and those scales do not count. Intervals draw blocks of ``block`` initial times
+    again (None: as long as their correlation asks for; see `significance`), ``n_boot`` times. ``seed`` breaks ties of
+    ranks and draws the blocks.
 
-    Raises ``ValueError`` where the truth lacks a variable, time or place of the ensemble, and where a member failed
-    (NaN beside members that are not, or infinite).
+    Raises ``ValueError`` where the truth lacks a variable, time or place of the ensemble, where a member failed (NaN
+    beside members that are not, or infinite), and for ``lmax`` on a region or beyond what the grid resolves.
     """
     if not len(ensemble.data_vars):
         raise ValueError("the ensemble has no variable to judge")
@@ -67,7 +69,7 @@ def evaluate(
 
     def judge(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
         for part, at, lead in _parts(a):
-            sums = _Sums.of(part, _select(b, at), np.random.default_rng([seed, len(rows)]))
+            sums = _Sums.of(part, _select(b, at), np.random.default_rng([seed, len(rows)]), lmax)
             scores = _scores(sums, bootstrap, units_of(b) or units_of(a))
             rows.append(
                 Row(
@@ -88,6 +90,8 @@ def evaluate(
         "block": "by correlation" if block is None else block,
         "replicates": n_boot,
     }
+    if lmax is not None:
+        about["resolved"] = f"degrees 1 to {lmax}"
     if max(missing) > 1e-12:
         about["missing_cells"] = f"{100 * max(missing):.1f} %"
     return Report(tuple(rows), about)
@@ -105,7 +109,9 @@ class _Sums:
     theirs: Floats | None
 
     @staticmethod
-    def of(ensemble: xr.DataArray, truth: xr.DataArray, rng: np.random.Generator) -> _Sums:
+    def of(
+        ensemble: xr.DataArray, truth: xr.DataArray, rng: np.random.Generator, lmax: int | None
+    ) -> _Sums:
         members = ensemble.sizes[MEMBER]
         space = space_dims(ensemble)
         area = area_weights(ensemble).values[:, None] * np.ones(ensemble.sizes[space[1]])
@@ -121,7 +127,7 @@ class _Sums:
             parts.append(_sums(x, y, area, rng))
             complete = complete and not np.isnan(y).any()
             if complete:
-                spectra.append([_power(a).mean(MEMBER).values, _power(b).values])
+                spectra.append([_power(a, lmax).mean(MEMBER).values, _power(b, lmax).values])
         ours, theirs = (
             (np.concatenate(x) for x in zip(*spectra, strict=True)) if complete else (None, None)
         )
@@ -139,11 +145,20 @@ def _sums(x: Floats, y: Floats, area: Floats, rng: np.random.Generator) -> Float
     return np.stack([(np.nan_to_num(c) * area).sum((-2, -1)) for c in columns], axis=-1)
 
 
-def _power(fields: xr.DataArray) -> xr.DataArray:
+def _power(fields: xr.DataArray, lmax: int | None) -> xr.DataArray:
+    """The spectrum without its mean, up to the degree that the data resolve."""
     found = spectrum(fields)
     scale = next(d for d in SCALES if d in found.dims)
     found = found.transpose(TIME, ..., scale)
-    return found.isel({scale: slice(1, None)}) if scale == "degree" else found
+    last = found.sizes[scale] - 1
+    if lmax is not None and (scale != "degree" or not 1 <= lmax <= last):
+        has = f"degrees 1 to {last}" if scale == "degree" else "no spherical harmonics"
+        raise ValueError(f"lmax {lmax}: the grid has {has}")
+    return (
+        found.isel({scale: slice(1, None if lmax is None else lmax + 1)})
+        if scale == "degree"
+        else found
+    )
 
 
 def _scores(sums: _Sums, bootstrap: BlockBootstrap, unit: str) -> dict[str, Score]:

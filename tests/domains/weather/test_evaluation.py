@@ -4,11 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import xarray as xr
 
 from sciffusion.domains.weather import metrics
 from sciffusion.domains.weather.evaluation import evaluate
+from sciffusion.domains.weather.grid import Grid
 from sciffusion.domains.weather.report import Report
+from sciffusion.harmonics import Harmonics
 from tests.domains.weather.ensembles import gaussian
 
 PERFECT = 1 / math.sqrt(math.pi)  # the CRPS of a standard normal forecast that is right
@@ -91,3 +94,32 @@ def test_an_evaluation_of_a_masked_field_or_a_single_forecast_leaves_out_what_ha
     assert (
         Report.from_json(single.to_json()).rows[0].scores["mae"].value == single["t2m", "mae"].value
     )
+
+
+def test_scales_that_the_data_do_not_resolve_count_nothing_once_they_are_named() -> None:
+    ensemble, truth = gaussian(4, 6)
+    harmonics = Harmonics(sphere, 5) if (sphere := Grid.of(truth).sphere) else None
+    assert harmonics is not None
+
+    def smooth(x: xr.DataArray) -> xr.DataArray:
+        """Degrees up to 5 alone."""
+        low = harmonics.synthesis(harmonics.analysis(torch.from_numpy(x.values.copy())))
+        return x.copy(data=low.numpy())
+
+    members = smooth(ensemble.transpose(..., "latitude", "longitude"))
+    truth = truth.transpose(..., "latitude", "longitude")
+    spectral = (smooth(truth) + 1e-4 * truth).to_dataset(name="t2m")
+    blamed, spared = (
+        evaluate(members.to_dataset(name="t2m"), spectral, n_boot=20, lmax=l) for l in (None, 5)
+    )
+    assert blamed["t2m", "power_low"].value < 1e-9
+    assert 0.5 < spared["t2m", "power_low"].value < 1 < spared["t2m", "power_high"].value < 2
+    assert spared["t2m", "crps"] == blamed["t2m", "crps"]
+    assert spared.about["resolved"] == "degrees 1 to 5" and "resolved" in str(spared)
+    assert Report.from_json(spared.to_json()) == spared
+    for lmax in (0, 99):
+        with pytest.raises(ValueError, match=f"lmax {lmax}: the grid has degrees 1 to"):
+            evaluate(members.to_dataset(name="t2m"), spectral, lmax=lmax)
+    region = [x.isel(latitude=slice(2, 12), longitude=slice(0, 12)) for x in (members, truth)]
+    with pytest.raises(ValueError, match="no spherical harmonics"):
+        evaluate(*(x.to_dataset(name="t2m") for x in region), lmax=5)
