@@ -1,0 +1,43 @@
+"""Sound: waveforms in, waveforms out, by diffusion of their spectrograms.
+
+>>> from sciffusion.domains import audio
+>>> model = audio.load("fsdd")                                       # doctest: +SKIP
+>>> model.sample(1, {"digit": 7, "speaker": "theo"}, seed=0)         # doctest: +SKIP
+"""
+
+from .adapter import ModelConfig
+from .api import check_output, load, models, recipe, train
+from .clip import Clip, Clips
+from .mel import LogMel, MelConfig
+from .model import AudioModel, Guide, SamplingConfig
+from .networks import FramesConfig, PatchesConfig, UNetConfig
+from .recovery import GriffinLim
+from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
+
+COMMANDS = ("sample", "train")
+"""The commands of ``sciffusion`` that serve sound."""
+
+__all__ = [
+    "COMMANDS",
+    "AudioModel",
+    "AudioTask",
+    "AudioTraining",
+    "Clip",
+    "Clips",
+    "DataConfig",
+    "FramesConfig",
+    "GriffinLim",
+    "Guide",
+    "LogMel",
+    "MelConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PatchesConfig",
+    "SamplingConfig",
+    "UNetConfig",
+    "check_output",
+    "load",
+    "models",
+    "recipe",
+    "train",
+]

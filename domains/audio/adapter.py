@@ -1,0 +1,125 @@
+"""How sound plugs into the core: what is noised, what it is conditioned on, and the typed settings of a model.
+
+A batch of clips is a state of one field, ``mel`` (B, T, mels): log-mel frames in units of the training data's standard
+deviation, padded to the longest clip. What lies beyond the end of a clip belongs to no sample: it is neither noised nor
+seen, and costs no loss. How long a clip is, the network is told twice, by the vector that modulates its layers and by a
+token that its attention reads.
+
+A condition is a mapping of tensors with a row for each clip:
+
+* one entry for each attribute of the data (digit, speaker, pitch, ...): the number of its class, (B,), or the number
+  of classes where the attribute is left open;
+* ``text`` (B, L, D) and ``text_mask`` (B, L), for a model of texts: tokens that all layers attend to, and which of them
+  count; none of them where there is no text;
+* ``reference`` (B, R), for a model with a reference: a vector that describes a sound, zero where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from sciffusion.denoiser import Preconditioned
+from sciffusion.errors import did_you_mean
+from sciffusion.layout import Masked
+from sciffusion.process import Gaussian, Joint
+from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.space import Euclidean
+from sciffusion.state import State
+
+from .mel import MelConfig
+from .networks import FramesConfig, MelNet, PatchesConfig, UNetConfig
+
+__all__ = ["Condition", "ModelConfig", "mel_state"]
+
+Condition = Mapping[str, Tensor]
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "rectified-flow": RectifiedFlow(),
+    "cosine": Cosine(),
+    "trig-flow": TrigFlow(),
+    "edm": VE(sigma_min=0.002, sigma_max=80.0),
+}
+
+
+@final
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model of clips: its spectrogram, its network, and what it is conditioned on.
+
+    ``attributes`` names labels of the data that clips may be asked by; ``classes`` are the values of each, in order
+    (empty: found in the training data). ``text`` is the width of the tokens of a text, ``reference`` that of the vector
+    of a reference sound; 0 for neither.
+    """
+
+    mel: MelConfig = MelConfig()
+    network: FramesConfig | PatchesConfig | UNetConfig = FramesConfig()
+    schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
+    attributes: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+    text: int = 0
+    reference: int = 0
+
+    def __post_init__(self) -> None:
+        if self.classes and len(self.classes) != len(self.attributes):
+            raise ValueError(
+                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
+            )
+        taken = {"text", "text_mask", "reference"} & set(self.attributes)
+        if taken:
+            raise ValueError(f"attributes must not be called {sorted(taken)}: conditions are")
+
+    def index(self, attribute: str, value: object) -> int:
+        """The number of an attribute's class; None is the number that leaves it open.
+
+        Raises ``ValueError`` for an attribute or a value that the model does not know.
+        """
+        if attribute not in self.attributes:
+            known = ", ".join(self.attributes) or "no attribute"
+            raise ValueError(
+                f"given names {attribute!r}, but this model knows {known}. "
+                f"{did_you_mean(attribute, self.attributes)}".rstrip()
+            )
+        classes = self.classes[self.attributes.index(attribute)]
+        if value is None:
+            return len(classes)
+        if str(value) not in classes:
+            raise ValueError(
+                f"{attribute} must be one of {', '.join(classes)}, got {value!r}. "
+                f"{did_you_mean(str(value), classes)}".rstrip()
+            )
+        return classes.index(str(value))
+
+    def null(self) -> dict[str, float]:
+        """The condition that says nothing, one number for each entry."""
+        found = {k: float(len(c)) for k, c in zip(self.attributes, self.classes, strict=True)}
+        if self.text:
+            found |= {"text": 0.0, "text_mask": 0.0}
+        return found | ({"reference": 0.0} if self.reference else {})
+
+    def process(self) -> Joint:
+        """The forward process."""
+        return Joint({"mel": Gaussian(SCHEDULES[self.schedule], Euclidean())})
+
+    def denoiser(self) -> Preconditioned:
+        """Network and process as a denoiser, freshly initialised; its state has unit variance."""
+        sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
+        net = MelNet(self.network, self.mel.mels, sizes, self.text, self.reference)
+        return Preconditioned(net, self.process(), sigma_data={"mel": 1.0})
+
+
+def mel_state(frames: Sequence[Tensor]) -> State:
+    """Clips (T_i, mels) as one state, padded to the longest.
+
+    Raises ``ValueError`` if there is no clip, or one without frames.
+    """
+    if not frames or min(len(f) for f in frames) < 1:
+        raise ValueError("frames must hold one or more clips, each of at least one frame")
+    x = nn.utils.rnn.pad_sequence(list(frames), batch_first=True)
+    sizes = torch.tensor([len(f) for f in frames], device=x.device)
+    mask = torch.arange(x.shape[1], device=x.device) < sizes[:, None]
+    return State({"mel": x}, Masked(mask))

@@ -1,0 +1,105 @@
+"""The verbs that notebooks and scripts begin with: load, recipe, train.
+
+>>> from sciffusion.domains import audio                                      # doctest: +SKIP
+>>> model = audio.load("fsdd")                                                # doctest: +SKIP
+>>> model.sample(1, {"digit": 7, "speaker": "theo"}, seed=0)[0].play()        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sciffusion.config import load as load_config
+from sciffusion.errors import did_you_mean
+from sciffusion.training import TrainState
+from sciffusion.training import train as run_training
+
+from .clip import Clips
+from .model import AudioModel, Recovery
+from .task import AudioTask, AudioTraining
+
+__all__ = ["check_output", "load", "models", "recipe", "train"]
+
+_FORMATS = (".wav", ".flac", ".ogg")
+
+_HERE = Path(__file__).parent
+
+
+def models() -> dict[str, Path]:
+    """The trained models that ship, by name, and their files."""
+    return _shipped("weights/*.safetensors")
+
+
+def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
+    """A trained model: the name of one that ships, or a file that ``save`` wrote.
+
+    ``recovery`` makes waveforms of its spectrograms (None: Griffin-Lim).
+
+    Raises:
+        FileNotFoundError: neither; the message lists the names.
+        ValueError: the recovery is made for other spectrograms.
+    """
+    return AudioModel.from_file(_find("model", name, models()), recovery)
+
+
+def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
+    """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
+
+    Raises:
+        FileNotFoundError: no such recipe or file.
+        ConfigError: a key or value that is not right, with the right key suggested.
+    """
+    return load_config(AudioTraining, _find("recipe", name, _shipped("recipes/*.yaml")), overrides)
+
+
+def check_output(path: Path) -> None:
+    """Raise ``ValueError`` unless clips can be written to a file of this name."""
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"--out {path}: end it with one of {', '.join(_FORMATS)}")
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
+
+
+def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
+    """The file that a name stands for, or that it is."""
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        listed = ", ".join(shipped) or "none"
+        hint = did_you_mean(str(name), shipped)
+        raise FileNotFoundError(
+            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
+        )
+    return path
+
+
+def train(
+    config: AudioTraining,
+    directory: str | Path,
+    clips: Clips | None = None,
+    valid: Clips | None = None,
+    *,
+    resume: bool = True,
+) -> tuple[AudioModel, TrainState]:
+    """Train a model in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
+
+    The data are those that the configuration names, or ``clips`` and ``valid``, clips of your own. The same call runs
+    in one process or in many (``torchrun``). Returns the model with averaged weights and the state of the run;
+    ``state.stopped`` says why it ended early, if it did.
+    """
+    directory = Path(directory)
+    if clips is None:
+        clips = config.data.load()
+        if config.data.valid is not None and config.train.validate_every:
+            valid = config.data.load(config.data.valid)
+    task = AudioTask(config, clips, valid)
+    state = run_training(task, config.train, directory, resume=resume)
+    tensors = state.tensors()  # gathered from all processes, so all of them must call it
+    info = {"steps": state.step, "clips": len(task.sizes), "recipe": task.describe()}
+    model = AudioModel.from_training(task, tensors.get("ema", tensors["model"]), info)
+    if int(os.environ.get("RANK", "0")) == 0:
+        model.save(directory / "model.safetensors")
+    return model, state

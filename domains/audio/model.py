@@ -1,0 +1,369 @@
+"""A trained model of clips: what it was measured and taught, one file, and what every verb stands on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciffusion.config import parse, to_dict
+from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.grid import FlowTime
+from sciffusion.guidance import CFG, Autoguidance, Interval
+from sciffusion.layout import Masked
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Multistep, Sampler
+from sciffusion.state import State
+from sciffusion.training import export, load_weights
+
+from .adapter import Condition, ModelConfig, mel_state
+from .catalogue import Catalogue
+from .clip import Clip, Clips
+from .mel import LogMel, MelConfig
+from .recovery import GriffinLim
+from .standard import Standard
+from .task import AudioTask, waveform
+
+__all__ = ["AudioModel", "Guide", "Recovery", "SamplingConfig"]
+
+
+class Recovery(Protocol):
+    """What makes waveforms (B, N) of log-mel spectrograms (B, mels, T) of one configuration."""
+
+    @property
+    def config(self) -> MelConfig: ...
+
+    def __call__(self, mel: Tensor) -> Tensor: ...
+
+
+@final
+@dataclass(frozen=True)
+class Guide:
+    """Guidance where it helps: by the condition's absence, or by a worse model.
+
+    ``scale`` 1 is the conditional prediction. It acts at log-SNRs from ``low`` to ``high`` only; outside, a step costs
+    one call instead of two. ``weak`` is a worse model of the same clips (Karras et al., 2024) instead of the same one
+    without its condition (Ho & Salimans, 2022).
+    """
+
+    scale: float = 1.0
+    low: float = -math.inf
+    high: float = math.inf
+    weak: AudioModel | None = None
+
+    def around(self, denoiser: Denoiser, cond: Condition, null: Condition) -> Denoiser:
+        """The guided denoiser."""
+        if self.scale == 1:
+            return denoiser.given(cond)
+        if self.weak is None:
+            return Interval(CFG(denoiser, cond, null, self.scale), self.low, self.high)
+        worse = self.weak.denoiser.given(cond)
+        return Interval(Autoguidance(denoiser.given(cond), worse, self.scale), self.low, self.high)
+
+
+Guidance = float | Guide | Callable[[Denoiser, Condition, Condition], Denoiser]
+"""A scale, a :class:`Guide`, or any guidance of the core: a function of the denoiser, the condition and its absence."""
+
+
+@final
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled unless told otherwise; stored with it.
+
+    A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
+    time; ``scale``, ``low`` and ``high`` are those of :class:`Guide`.
+    """
+
+    steps: int = 25
+    order: int = 2
+    eta: float = 0.0
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+    def sampler(self, steps: int | None = None) -> Sampler:
+        """The core's sampler, with another number of steps if wanted."""
+        steps = self.steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        return Sampler(Multistep(self.order, self.eta), steps, FlowTime())
+
+    def guide(self) -> Guide:
+        """The guidance."""
+        low = -math.inf if self.low is None else self.low
+        return Guide(self.scale, low, math.inf if self.high is None else self.high)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class AudioModel:
+    """A trained model of clips.
+
+    ``denoiser`` is an ordinary denoiser of the core, of states with the field ``mel``: everything there (samplers,
+    guidance, inverse problems, likelihoods) takes it. ``standard`` says in which units, ``catalogue`` which clips it
+    was trained on, ``recovery`` makes waveforms of spectrograms (None: Griffin-Lim).
+
+    Raises ``ValueError`` for a recovery of other spectrograms than the model's.
+    """
+
+    config: ModelConfig
+    denoiser: Preconditioned
+    standard: Standard
+    catalogue: Catalogue
+    sampling: SamplingConfig = SamplingConfig()
+    recovery: Recovery | None = None
+    info: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.recovery is not None and self.recovery.config != self.config.mel:
+            raise ValueError(
+                f"recovery was made for other spectrograms, {self.recovery.config}; this model's are {self.config.mel}"
+            )
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What clips may be asked by."""
+        return self.config.attributes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def sample(
+        self,
+        n: int = 1,
+        given: Mapping[str, object] | None = None,
+        *,
+        seconds: float | Sequence[float] | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> Clips:
+        """Draw new clips.
+
+        Clip i depends on ``seed``, i and what is asked of it alone (up to rounding): not on ``n`` nor ``batch_size``.
+
+        Args:
+            n: how many.
+            given: attributes by name, ``{"digit": 7, "speaker": ["theo", "lucas"]}``: one value for all clips, or one
+                for each. What is not named is drawn as in the training data; None leaves an attribute open. A model of
+                texts or references takes ``text`` and ``reference`` tensors, see :mod:`.adapter`.
+            seconds: the duration of all clips, or of each; None: drawn as in the training data of the same attributes.
+            guidance: a scale (1: none), a :class:`Guide`, or any guidance of the core; None: the model's own.
+            seed: of everything random.
+            steps: solver steps for each clip (None: the model's own number); a guided step calls the network twice.
+            sampler: any sampler of the core, instead of the model's own.
+            batch_size: clips that are denoised together.
+            progress: show a bar on a terminal.
+
+        Raises:
+            ValueError: n below 1, an attribute or value that the model does not know, another number of values than
+                clips, durations that are longer than all training clips or not positive.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        seeds = sample_seeds(seed, n)
+        lengths, cond = self._asked(given or {}, seconds, Noise(seeds).scalars(n))
+        sampler = sampler or self.sampling.sampler(steps)
+        frames = np.array([self._count(k) for k in lengths])
+        # clips of like length share a batch, so that little is padded
+        order = np.argsort(frames, kind="stable")
+        parts: list[Clip] = []
+        for rows in _track([order[i : i + batch_size] for i in range(0, n, batch_size)], progress):
+            blank = [torch.zeros(t, self.config.mel.mels, device=self.device) for t in frames[rows]]
+            noise = Noise([seeds[i] for i in rows])
+            noise.scalars(
+                len(rows)
+            )  # the number that chose the length: no other may share its bits
+            at = torch.from_numpy(rows).to(self.device)
+            denoiser = self.guided({k: v[at] for k, v in cond.items()}, guidance)
+            start = self.denoiser.process.prior(mel_state(blank), noise)
+            x = sampler(denoiser, start, noise).x
+            assert isinstance(x, State)
+            parts += self.decode(x, [lengths[i] for i in rows])
+        back = np.argsort(order, kind="stable")
+        return Clips([parts[i] for i in back], self._labels(cond))
+
+    def condition(self, given: Mapping[str, object], n: int) -> Condition:
+        """What is asked of n clips as the network's condition; what is not named stays open.
+
+        For the arguments and errors see :meth:`sample`.
+        """
+        config = self.config
+        cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
+        for name, value in given.items():
+            if name in ("text", "text_mask", "reference"):
+                cond[name] = self._tensor(name, value, n)
+                continue
+            single = value is None or isinstance(value, (str, int, float, np.generic))
+            values = [value] * n if single else list(value)  # type: ignore[call-overload]
+            if len(values) != n:
+                raise ValueError(f"{name} has {len(values)} values for {n} clips")
+            cond[name] = torch.tensor([config.index(name, v) for v in values])
+        if config.text and "text" not in cond:
+            cond["text"] = torch.zeros(n, 1, config.text)
+        if config.text and "text_mask" not in cond:
+            cond["text_mask"] = torch.full(cond["text"].shape[:2], "text" in given)
+        if config.reference and "reference" not in cond:
+            cond["reference"] = torch.zeros(n, config.reference)
+        return {k: v.to(self.device) for k, v in cond.items()}
+
+    def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
+        """The denoiser with a condition bound, guided (None: as the model is sampled)."""
+        empty = self.config.null()
+        null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
+        if guidance is None:
+            guidance = self.sampling.guide()
+        if isinstance(guidance, (int, float)):
+            guidance = replace(self.sampling.guide(), scale=float(guidance))
+        if isinstance(guidance, Guide):
+            return guidance.around(self.denoiser, cond, null)
+        return guidance(self.denoiser, cond, null)
+
+    def encode(self, clips: Sequence[Clip]) -> State:
+        """Clips as the model sees them: a state of the field ``mel`` (B, T, mels), padded to the longest.
+
+        They are made mono, brought to the model's rate, and to a peak of 0.5.
+        """
+        analysis = LogMel(self.config.mel)
+        waves = [waveform(clip, self.config.mel) for clip in clips]
+        frames = [self.standard.encode(analysis.encode(w[None])[0].mT) for w in waves]
+        return mel_state([f.to(self.device) for f in frames])
+
+    @torch.no_grad()
+    def decode(self, state: State, lengths: Sequence[int] | None = None) -> Clips:
+        """Waveforms of a state, of these numbers of samples (None: as many as its frames hold)."""
+        mel, layout = self.standard.decode(state["mel"]), state.layout("mel")
+        sizes = (
+            layout.mask.sum(1).tolist() if isinstance(layout, Masked) else [mel.shape[1]] * len(mel)
+        )
+        recovery: Recovery = self.recovery or GriffinLim(self.config.mel)
+        waves: dict[int, Tensor] = {}
+        for size in sorted(set(sizes)):  # nothing is padded: a clip sounds the same in any batch
+            rows = [i for i, s in enumerate(sizes) if s == size]
+            made = recovery(mel[rows, :size].mT.contiguous()).cpu()
+            waves |= dict(zip(rows, made, strict=True))
+        ends = [None] * len(sizes) if lengths is None else list(lengths)
+        rate = self.config.mel.rate
+        return Clips([Clip(waves[i][None, :end], rate) for i, end in enumerate(ends)])
+
+    def _asked(
+        self, given: Mapping[str, object], seconds: float | Sequence[float] | None, u: Tensor
+    ) -> tuple[list[int], Condition]:
+        """Lengths in samples, and the condition, with what was not asked for drawn from the catalogue."""
+        n = len(u)
+        cond = dict(self.condition(given, n))
+        named = {k: cond[k] for k in self.config.attributes if k in given}
+        drawn, classes = self.catalogue.draw(u, named)
+        cond |= {k: v.to(self.device) for k, v in classes.items()}
+        if seconds is None:
+            return drawn.tolist(), cond
+        rate, longest = self.config.mel.rate, int(self.catalogue.samples.max())
+        wanted = [seconds] * n if isinstance(seconds, (int, float)) else list(seconds)
+        if len(wanted) != n:
+            raise ValueError(f"seconds has {len(wanted)} values for {n} clips")
+        for s in wanted:
+            if not 0 < round(s * rate) <= longest:
+                raise ValueError(
+                    f"seconds must lie above 0 and up to {longest / rate:.2f}, the longest clip of the training data, "
+                    f"got {s}; extend makes longer ones"
+                )
+        return [round(s * rate) for s in wanted], cond
+
+    def _count(self, samples: int) -> int:
+        return self.config.mel.frames(samples)
+
+    def _tensor(self, name: str, value: object, n: int) -> Tensor:
+        width = {"text": self.config.text, "reference": self.config.reference}.get(name, 1)
+        if not (self.config.reference if name == "reference" else self.config.text):
+            raise ValueError(f"given holds {name}, but this model was trained without")
+        if not isinstance(value, Tensor) or value.shape[0] not in (1, n):
+            raise ValueError(f"{name} must be a tensor with a row for each of {n} clips, or one")
+        if name != "text_mask" and value.shape[-1] != width:
+            raise ValueError(f"{name} must have {width} features, got {tuple(value.shape)}")
+        return value.expand(n, *value.shape[1:])
+
+    def _labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
+        """The values of the attributes, empty where left open."""
+        config = self.config
+        return {
+            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
+            for name, classes in zip(config.attributes, config.classes, strict=True)
+        }
+
+    def to(self, device: str | torch.device) -> AudioModel:
+        """The same model on another device; samples are the same up to rounding."""
+        return replace(self, denoiser=self.denoiser.to(device))
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything but the recovery to one safetensors file, weights rounded to float16."""
+        meta = {
+            "kind": "audio",
+            "model": to_dict(self.config),
+            "sampling": to_dict(self.sampling),
+            "info": dict(self.info or {}),
+        }
+        exact = {f"standard.{k}": getattr(self.standard, k) for k in ("mean", "std")}
+        exact |= {f"catalogue.{k}": v for k, v in self.catalogue.tensors().items()}
+        weights = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
+        export(weights, path, meta, torch.float16, exact=exact)
+        return Path(path)
+
+    @classmethod
+    def from_file(cls, path: str | Path, recovery: Recovery | None = None) -> AudioModel:
+        """Read what :meth:`save` wrote.
+
+        Raises ``ValueError`` for a file of another kind, and for a recovery of other spectrograms.
+        """
+        tensors, meta = load_weights(path)
+        if meta.get("kind") != "audio":
+            raise ValueError(
+                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of clips"
+            )
+        fields: dict[str, Any] = dict(meta)
+        config = parse(ModelConfig, fields["model"], source=str(path))
+        denoiser = config.denoiser()
+        denoiser.load_state_dict(_under("net.", tensors))
+        return cls(
+            config,
+            denoiser.eval(),
+            Standard(**_under("standard.", tensors)),
+            Catalogue.restored(_under("catalogue.", tensors)),
+            parse(SamplingConfig, fields["sampling"], source=str(path)),
+            recovery,
+            fields["info"],
+        )
+
+    @classmethod
+    def from_training(
+        cls, task: AudioTask, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+    ) -> AudioModel:
+        """The model that a training task and its (averaged) weights make."""
+        denoiser = task.model()
+        denoiser.load_state_dict(dict(weights))
+        return cls(task.config.model, denoiser.eval(), task.standard, task.catalogue, info=info)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _track(batches: Sequence[Any], progress: bool) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        batches, "sampling", console=console, disable=not (progress and console.is_terminal)
+    )

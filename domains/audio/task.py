@@ -1,0 +1,205 @@
+"""Training a model of clips: settings, batches and loss for the training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciffusion.config import to_dict
+from sciffusion.denoiser import Preconditioned
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.state import State
+from sciffusion.training import Order, SizeBuckets, StepLoss, Task, TrainConfig
+
+from .adapter import ModelConfig, mel_state
+from .catalogue import Catalogue
+from .clip import Clip, Clips
+from .datasets import split
+from .mel import LogMel, MelConfig
+from .standard import Standard
+
+__all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "waveform"]
+
+
+def waveform(clip: Clip, mel: MelConfig) -> Tensor:
+    """A clip as models see it, (N,): mono, at the rate of the spectrogram, its peak at 0.5."""
+    return clip.mono().resample(mel.rate).normalised(0.5).samples[0]
+
+
+@final
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clips to learn from.
+
+    ``source`` is a part of a data set that the project knows (``fsdd:train``), ``valid`` another one to measure the
+    loss on; ``path`` a local copy. Clips above ``max_seconds`` are left out. ``shifts`` spectrograms are made of every
+    clip, each with its frames a fraction of a hop later; training draws one of them.
+    """
+
+    source: str = "fsdd:train"
+    valid: str | None = None
+    path: Path | None = None
+    max_seconds: float | None = None
+    limit: int | None = None
+    shifts: int = 1
+
+    def load(self, source: str | None = None) -> Clips:
+        """The clips of a part of the data (None: those to learn from)."""
+        clips = split(source or self.source, self.path)
+        keep = [
+            i
+            for i, clip in enumerate(clips)
+            if self.max_seconds is None or clip.seconds <= self.max_seconds
+        ]
+        return clips[np.array(keep[: self.limit])]
+
+
+@final
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised, and at which noise levels.
+
+    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``: on rectified flow times are then
+    logit-normal. ``drop`` is the share of the clips that lose their whole condition, ``drop_each`` the share that lose
+    each attribute by itself, so that a model can be asked by some of them only.
+    """
+
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    drop: float = 0.1
+    drop_each: float = 0.05
+
+
+@final
+@dataclass(frozen=True)
+class AudioTraining:
+    """All settings of a training run: what a configuration file holds."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+
+
+Batch = tuple[State, dict[str, Tensor]]
+
+
+@final
+class AudioTask(Task[Batch]):
+    """Learning to generate the clips of a data set. Their spectrograms are made once and kept."""
+
+    def __init__(self, config: AudioTraining, clips: Clips, valid: Clips | None = None) -> None:
+        attributes = config.model.attributes
+        for name in attributes:
+            if name not in clips.labels:
+                known = ", ".join(clips.labels) or "none"
+                raise ValueError(f"model.attributes names {name!r}; labels of the clips: {known}")
+        classes = config.model.classes or tuple(_classes(clips.labels[k]) for k in attributes)
+        self.config = replace(config, model=replace(config.model, classes=classes))
+        model, objective = self.config.model, self.config.objective
+        waves = [waveform(clip, model.mel) for clip in clips]
+        analysis, hop, shifts = LogMel(model.mel), model.mel.hop, config.data.shifts
+        views = [[_frames(analysis, w, i * hop // shifts) for w in waves] for i in range(shifts)]
+        self.standard = Standard.fit(views[0])
+        self.frames = [[self.standard.encode(f) for f in view] for view in views]
+        self.sizes = np.array([len(f) for f in self.frames[0]])
+        self.rows = self._rows(clips)
+        self.catalogue = Catalogue(torch.tensor([len(w) for w in waves]), self.rows)
+        self.valid: tuple[list[Tensor], dict[str, Tensor]] | None = None
+        if valid is not None:
+            waves = [waveform(clip, model.mel) for clip in valid]
+            frames = [self.standard.encode(_frames(analysis, w, 0)) for w in waves]
+            self.valid = frames, self._rows(valid)
+        self.objective = Objective(
+            model.process(),
+            weight=EDM(),
+            times=LogNormal(objective.time_mean, objective.time_std),
+            null=model.null() or None,
+            drop=objective.drop if model.null() else 0.0,
+        )
+
+    def _rows(self, clips: Clips) -> dict[str, Tensor]:
+        """The class of every clip by attribute."""
+        model = self.config.model
+        return {
+            name: torch.tensor([model.index(name, v) for v in clips.labels[name]])
+            for name in model.attributes
+        }
+
+    def model(self) -> Preconditioned:
+        """The untrained denoiser."""
+        return self.config.model.denoiser()
+
+    def order(self, config: TrainConfig) -> Order:
+        """Batches of clips of like length."""
+        return _batches(self.sizes, config.batch_size, config.seed)
+
+    def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
+        """The clips of these rows, with attributes dropped here and there."""
+        # a stream apart from that of the loss: views and drops must not tell the noise level
+        numbers, n = Noise(sample_seeds(key, 1)[0]), len(indices)
+        views = (numbers.scalars(n) * len(self.frames)).long().tolist()
+        frames = [self.frames[v][i] for v, i in zip(views, indices.tolist(), strict=True)]
+        cond = {}
+        for name, row in self.rows.items():
+            dropped = numbers.scalars(n) < self.config.objective.drop_each
+            null = self.config.model.index(name, None)
+            cond[name] = torch.where(dropped, null, row[torch.from_numpy(indices.copy())]).to(
+                device
+            )
+        return mel_state([f.to(device) for f in frames]), cond
+
+    def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
+        """The mean squared error of the normalised target inside the clips."""
+        loss = self.objective(model, batch[0], batch[1], noise=Noise(key))  # type: ignore[arg-type]
+        return StepLoss(loss.mean)
+
+    def validate(self, model: nn.Module, key: int) -> dict[str, float]:
+        """The loss of up to 512 held-out clips, with their conditions, always with the same noise."""
+        if self.valid is None:
+            return {}
+        device, (frames, rows) = next(model.parameters()).device, self.valid
+        order = _batches(np.array([len(f) for f in frames]), 64, 0)
+        objective = replace(self.objective, drop=0.0)
+        total, n = 0.0, 0
+        for step in range(min(8, order.steps_per_epoch)):
+            indices = order.batch(0, step)
+            state = mel_state([frames[i].to(device) for i in indices.tolist()])
+            cond = {k: v[torch.from_numpy(indices.copy())].to(device) for k, v in rows.items()}
+            with torch.no_grad():
+                loss = objective(model, state, cond, noise=Noise(key + step))  # type: ignore[arg-type]
+            total, n = total + float(loss.per_sample.sum()), n + len(indices)
+        return {"loss": total / n}
+
+    def describe(self) -> dict[str, object]:
+        """Everything that shapes the run but the engine's own settings."""
+        c = self.config
+        # where the file lies shapes nothing
+        parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
+        return {k: to_dict(v) for k, v in parts.items()} | {"clips": len(self.sizes)}
+
+
+def _frames(analysis: LogMel, wave: Tensor, delay: int) -> Tensor:
+    """The spectrogram of a waveform that begins ``delay`` samples later, (T, mels)."""
+    wave = nn.functional.pad(wave, (delay, 0))
+    return analysis.encode(wave[None])[0].mT.contiguous()
+
+
+def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:
+    """The different values of a label, numbers by size."""
+    return tuple(str(v) for v in np.unique(np.asarray(values)).tolist())
+
+
+def _batches(sizes: NDArray[np.int64], batch_size: int, seed: int) -> SizeBuckets:
+    """A length may differ by an eighth of the median within a batch."""
+    spread = int(np.median(sizes)) // 8
+    enough = min(2 * batch_size, len(sizes))
+    return SizeBuckets(sizes, batch_size, seed=seed, max_padding=spread, min_bucket=enough)
