@@ -141,12 +141,12 @@ def shift(times: Times, count: float, unit: Unit = "hour") -> Times:
     """
     if unit == "month":
         return _shift_months(times, ticks(count, unit))
-    hours, step = count, ticks(count, unit)
+    step = ticks(count, unit)
     if times.dtype.kind == "M":
-        unit = np.datetime_data(times.dtype)[0]
-        whole = np.timedelta64(step, "us").astype(f"timedelta64[{unit}]")
+        grain = np.datetime_data(times.dtype)[0]
+        whole = np.timedelta64(step, "us").astype(f"timedelta64[{grain}]")
         if whole != np.timedelta64(step, "us"):
-            raise ValueError(f"{hours} hours are no whole number of [{unit}], the unit of times")
+            raise ValueError(f"{count} hours are no whole number of [{grain}], the unit of times")
         return np.asarray(times + whole)
     out = np.empty(times.shape, dtype=object)
     out[...] = times + timedelta(microseconds=step) if times.size else times
