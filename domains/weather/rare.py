@@ -74,9 +74,9 @@ def extremes(
     values = frame.decode(frame.encode(drawn.fields.flatten(0, 1))).cpu()
     leads = [Leads(h, values[None, :, k]) for k, h in enumerate(config.targets)]
     if window == 1:
-        out = fitted.dataset(leads[0].values, shift(starts, leads[0].hours))
+        out = fitted.dataset(leads[0].values, shift(starts, leads[0].hours, config.unit))
     else:
-        out = together(fitted, leads, starts)
+        out = together(fitted, leads, starts, config.unit)
     weighted = drawn.weighted
     count, size = weighted.values.shape
     weight = (weighted.log_weights - math.log(count)).exp()

@@ -53,6 +53,20 @@ def test_the_shipped_forecast_beats_persistence_and_its_rival_is_deterministic()
     assert (error(forecast.z500.mean("member").values[0]) < 0.6 * error(last[None])).all()
 
 
+def test_the_shipped_interpolation_finds_the_middle_of_a_day_better_than_a_straight_line() -> None:
+    truth = weather.verifying("speedy")
+    ends = truth.isel(time=slice(None, None, 2))
+    middle = truth.time[1::2]
+    made = weather.load("speedy-interpolate").interpolate_time(ends, 4)
+    line = ends.interp(time=middle)
+    for name in ("z500", "t850", "u850", "v850"):
+        y = truth[name].sel(time=middle)
+        ours, theirs = (
+            float(((x[name] - y) ** 2).mean()) ** 0.5 for x in (made.mean("member"), line)
+        )
+        assert ours < 0.5 * theirs
+
+
 def test_the_demonstration_leaves_a_forecast_pictures_and_a_report(tmp_path: Path) -> None:
     report = weather.demo(tmp_path, members=3, days=1)
     names = {path.name for path in tmp_path.iterdir()}
