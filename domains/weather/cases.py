@@ -90,6 +90,12 @@ class Cases:
         """Those of the inputs, then those of the targets."""
         return [*self.frame.config.inputs, *(lead + h for h in self._targets)]
 
+    @property
+    def state(self) -> int:
+        """How many numbers a state of a case has."""
+        h, w = self.fields.grid.shape if self.cut is None else self.cut.patch
+        return len(self.fields.channels) * h * w
+
     def __len__(self) -> int:
         return len(self.table)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .adapter import ModelConfig
@@ -16,9 +17,10 @@ from .grid import Grid
 from .ridge import Ridge
 from .scales import Scales
 
-__all__ = ["measure", "spread_of"]
+__all__ = ["few", "measure", "spread_of"]
 
 _MOST = 512  # states, or cases, that are looked at
+_BYTES = 2**29  # that states may take while they are looked at
 
 
 def measure(
@@ -26,8 +28,8 @@ def measure(
 ) -> tuple[Frame, Cases]:
     """The frame of a model for these training data, and the cases to learn from.
 
-    Scales are taken over up to 512 times, evenly spread, with cells weighted by their area. With patches the model
-    knows no grid and serves any.
+    Scales are taken over up to 512 times, evenly spread (fewer of large states: half a GiB), with cells weighted by
+    their area. With patches the model knows no grid and serves any.
 
     Raises ``ValueError`` if statics are asked for with patches, a channel is constant, or the base needs a model.
     """
@@ -37,7 +39,7 @@ def measure(
         )
     if cut is not None and (config.statics or config.place):
         raise ValueError("a model of patches serves any grid: set place: false and no statics")
-    states = fields.read(np.arange(0, len(fields), -(-len(fields) // _MOST)))
+    states = fields.read(few(len(fields), fields.nbytes // len(fields)))
     missing = states.isnan()
     mask = None
     if cut is None and bool(missing.any()):
@@ -83,14 +85,22 @@ def measure(
     return frame, cases
 
 
+def few(count: int, size: int, most: int = _MOST) -> NDArray[np.int64]:
+    """Up to ``most`` of so many things, evenly spread; down to eight if with ``size`` bytes each they take too much."""
+    most = max(8, min(most, _BYTES // size))
+    return np.arange(0, count, -(-count // most))
+
+
 def spread_of(frame: Frame, cases: Cases, grid: Grid | None) -> Tensor:
     """The root mean square of targets less their base, for each lead over up to 512 cases, times the frame's spread."""
-    found = []
+    found, made = [], frame.config.targets
+    size = 4 * cases.state * (2 * len(made) + len(frame.config.inputs))
+    together = max(1, min(64, _BYTES // size))
     for lead in frame.config.leads or (0,):
         mine = np.flatnonzero(cases.table[:, -1] == lead)
-        chosen = mine[:: -(-len(mine) // _MOST)]
+        chosen = mine[few(len(mine), 1)]
         total, weights = torch.zeros(()), frame.weights(grid)
-        for part in np.array_split(chosen, -(-len(chosen) // 64)):
+        for part in np.array_split(chosen, -(-len(chosen) // together)):
             batch = cases.batch(part)
             base = cases.base(frame, part, batch, grid)
             r = frame.residual(batch.targets, base, batch.leads)

@@ -27,7 +27,7 @@ from .fields import Fields
 from .finetune import rollout_loss
 from .frame import Frame, Mean
 from .heads import Diffusion, Ensemble, Head, MeanField, SpectralScore
-from .measure import measure, spread_of
+from .measure import few, measure, spread_of
 from .sources import DATASETS, read, split
 
 if TYPE_CHECKING:
@@ -212,8 +212,9 @@ class WeatherTask(Task[Batch]):
             model, Fields.of(data, variables), config.data.cut, mean=mean
         )
         self.grid = self.frame.grid
-        few = np.arange(0, len(self.cases), -(-len(self.cases) // 256))
-        states, base = self._batch(self.cases, few, torch.device("cpu"))
+        size = 4 * self.cases.state * (2 * len(model.targets) + len(model.inputs))
+        chosen = few(len(self.cases), size, 256)
+        states, base = self._batch(self.cases, chosen, torch.device("cpu"))
         r = self.frame.residual(states.targets, base, states.leads)
         self.spectrum = spectrum_of(model, self.frame, r)
         self.head = head_of(model, self.frame, self.spectrum, config.objective)
