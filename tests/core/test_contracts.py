@@ -99,7 +99,7 @@ def the_schedule(case: object) -> None:
 
 def grid_cases() -> list[Grid]:
     own = Times(Uniform()(FLOW, 7))
-    return [Uniform(), Power(2.0), LogSNR(), Karras(), Beta(), FlowTime(), own]
+    return [Uniform(), Power(2.0), LogSNR(), Karras(), Beta(), FlowTime(), FlowTime(3.0), own]
 
 
 def the_grid(case: object) -> None:

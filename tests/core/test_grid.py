@@ -108,6 +108,18 @@ def test_the_flow_time_grid_has_equal_steps_in_the_time_of_rectified_flow(
     assert torch.allclose(FlowTime()(flow, 9), Uniform()(flow, 9), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_a_shift_multiplies_noise_over_signal_of_equal_steps_between_the_same_ends(
+    schedule: Schedule,
+) -> None:
+    alpha, sigma = schedule(FlowTime(3.0)(schedule, 9, 0.95, 0.05))
+    ratio = sigma / alpha / 3
+    part = (ratio / (1 + ratio)).diff()
+    assert torch.allclose(part, part[:1], rtol=1e-9)
+    ends = FlowTime(3.0)(schedule, 9, 0.95, 0.05)[[0, -1]]
+    assert ends.tolist() == [0.95, 0.05]
+
+
 def test_the_quadratic_grid_is_the_power_grid_of_two() -> None:
     n = 10
     quadratic = (1 - torch.arange(n + 1, dtype=torch.float64) / n) ** 2
@@ -232,6 +244,7 @@ def test_steps_and_spans_that_are_none_are_refused() -> None:
     ("make", "message"),
     [
         (lambda: Power(0.0), "power must be positive"),
+        (lambda: FlowTime(0.0), "shift must be positive"),
         (lambda: Karras(-7.0), "rho must be positive"),
         (lambda: Karras(7.0, 3.0, 2.0), "low < high"),
         (lambda: LogSNR(2.0, 2.0), "low < high"),
