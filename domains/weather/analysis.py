@@ -103,6 +103,7 @@ def _reports(
             std=std,
             vectors=vectors if any(grid.poles) else None,
             known=frame.mask,
+            units=frame.units,
         )
     if callable(operator):
         values = torch.as_tensor(np.asarray(observations, dtype=np.float32))

@@ -7,6 +7,7 @@ in a notebook, and nothing touches pyplot's state.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -221,7 +222,7 @@ def _draw(panel: Panel, field: xr.DataArray, low: float, high: float, *, anomaly
         return panel.pcolormesh(x, y, _values(field), **style)
     lat, lon = _edges(axes.lat).clip(-90, 90), _edges(axes.lon)
     if hasattr(panel, "coastlines"):
-        panel.coastlines(lw=0.5)
+        _coasts(panel, "110m" if np.ptp(axes.lat) > 60 else "50m")
         return panel.pcolormesh(lon, lat, _values(field), transform=_plate(0.0), **style)
     panel.set_aspect(_stretch(axes))
     ticker = require("matplotlib.ticker", extra="weather")
@@ -260,6 +261,20 @@ def _panels(figure: Figure, rows: int, columns: int, field: xr.DataArray) -> np.
     return figure.subplots(
         rows, columns, squeeze=False, sharex=True, sharey=True, subplot_kw=projection
     )
+
+
+def _coasts(panel: Any, scale: str) -> None:
+    """Coastlines, if cartopy has them or can fetch them: drawing would fail where it cannot."""
+    from cartopy.io.shapereader import natural_earth
+
+    try:
+        natural_earth(scale, "physical", "coastline")
+    except OSError as error:
+        warnings.warn(
+            f"the map has no coastlines, for cartopy could not fetch them ({error})", stacklevel=2
+        )
+        return
+    panel.coastlines(scale, lw=0.5)
 
 
 def _plate(middle: float) -> Any:

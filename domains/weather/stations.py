@@ -19,6 +19,7 @@ from .grid import Grid
 from .observations import Points
 from .observed import Report
 from .times import Times, calendar_of, microseconds, show
+from .units import conversion, same_units
 
 __all__ = ["read_stations"]
 
@@ -35,13 +36,15 @@ def read_stations(
     vectors: Sequence[bool] | None = None,
     known: Tensor | None = None,
     within: np.timedelta64 | None = None,
+    units: Sequence[str | None] | None = None,
 ) -> tuple[Report, ...]:
     """One report for every time of the window and every channel that is observed then, under the channel's name.
 
     A table has a row per observation: ``time``, ``lat``, ``lon`` (or latitude, longitude; either count of longitudes),
     ``variable`` (or a channel's whole name, "t:850"), ``level`` where there are levels, ``value`` in the units of the
-    fields, and ``std``. A dataset holds such columns, or a variable for each one observed, over stations with lat and
-    lon, and times. Values that are NaN are missing: they are left out, and a warning says how many.
+    fields, and ``std``; a column ``units`` says so. A dataset holds such columns, or a variable for each one observed,
+    with its units, over stations with lat and lon, and times. Where no units are named, those of the fields are meant.
+    Values that are NaN are missing: they are left out, and a warning says how many.
 
     Args:
         grid, channels, times: of the states that are to be found.
@@ -50,10 +53,11 @@ def read_stations(
         vectors, known: as :class:`.observations.Points` takes them.
         within: the farthest that an observation's time may lie from a state's, to which it then counts; by default half
             the shortest spacing of ``times``, or nothing for one time.
+        units: of the channels, to compare those of the observations with.
 
     Raises:
         ValueError: for missing columns, unknown variables or levels, times and places outside the window and the grid
-            (by their coordinates), infinite values, and errors that are unknown or not positive.
+            (by their coordinates), other units, infinite values, and errors that are unknown or not positive.
     """
     rows = _table(table, channels)
     absent = [k for k in ("time", "lat", "lon", "variable", "value") if k not in rows]
@@ -71,6 +75,8 @@ def read_stations(
     if np.isinf(value).any():
         raise ValueError(f"value is infinite in {int(np.isinf(value).sum())} rows of the table")
     channel = _channel(rows, channels)
+    if units is not None and "units" in rows:
+        _check_units(rows["units"], channel, channels, units)
     step = _step(_times(rows["time"], times), times, within)
     deviation = _deviation(rows, channel, channels, std)
     lat, lon = (rows[k].to_numpy(dtype=np.float64) for k in ("lat", "lon"))
@@ -93,7 +99,13 @@ def _table(table: pd.DataFrame | xr.Dataset, channels: Sequence[Channel]) -> pd.
                 f"table has neither a variable 'value' nor any of {sorted(names)}; it has "
                 f"{sorted(map(str, table.data_vars))}"
             )
-        parts = [table[v].to_dataframe(name="value").reset_index().assign(variable=v) for v in seen]
+        parts = [
+            table[v]
+            .to_dataframe(name="value")
+            .reset_index()
+            .assign(variable=v, units=table[v].attrs.get("units"))
+            for v in seen
+        ]
         rows = pd.concat(parts, ignore_index=True)
     elif isinstance(table, xr.Dataset):
         rows = table.to_dataframe().reset_index()
@@ -123,6 +135,27 @@ def _channel(rows: pd.DataFrame, channels: Sequence[Channel]) -> NDArray[np.int6
             f"variable {first!r} is observed, but the fields have {names}. {did_you_mean(first, names)}"
         )
     return np.array([known[k] for k in keys], dtype=np.int64)
+
+
+def _check_units(
+    column: pd.Series,
+    channel: NDArray[np.int64],
+    channels: Sequence[Channel],
+    units: Sequence[str | None],
+) -> None:
+    for c, given in sorted(set(zip(channel.tolist(), column.astype(object), strict=True)), key=str):
+        wanted = units[c]
+        if not isinstance(given, str) or not wanted or same_units(given, wanted):
+            continue
+        formula = conversion(given, wanted)
+        how = (
+            f"convert value, {formula.replace('x', 'value', 1)}, and std with it"
+            if formula
+            else "no factor leads there"
+        )
+        raise ValueError(
+            f"{channels[c].name} is observed in {given!r}, and the fields are in {wanted!r}: {how}"
+        )
 
 
 def _times(column: pd.Series, reference: Times) -> Times:

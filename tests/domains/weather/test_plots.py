@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import matplotlib.pyplot
 import numpy as np
@@ -215,3 +217,31 @@ def test_pictures_leave_pyplot_alone(pair: tuple[xr.DataArray, xr.DataArray]) ->
     plots.rank_plot({"ours": ranks.rank_histogram(*pair)})
     assert matplotlib.pyplot.get_fignums() == before
     assert "cartopy" not in sys.modules
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_map_goes_without_the_coastlines_that_cannot_be_fetched(
+    online: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def natural_earth(scale: str, category: str, name: str) -> str:
+        if not online:
+            raise URLError("no network")
+        return f"{category}/{name}"
+
+    class Panel:
+        def coastlines(self, scale: str, lw: float) -> None:
+            drawn.append(scale)
+
+    reader = ModuleType("cartopy.io.shapereader")
+    reader.natural_earth = natural_earth  # type: ignore[attr-defined]
+    for name in ("cartopy", "cartopy.io"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "cartopy.io.shapereader", reader)
+    if online:
+        maps._coasts(Panel(), "110m")
+    else:
+        with pytest.warns(UserWarning, match="no coastlines.*no network"):
+            maps._coasts(Panel(), "110m")
+    assert drawn == ["110m"] * online

@@ -128,6 +128,30 @@ def test_tables_that_do_not_fit_are_refused(table: pd.DataFrame, message: str) -
         read_stations(table, region, CHANNELS, TIMES)
 
 
+@pytest.mark.parametrize("kind", ["table", "variables"])
+def test_observations_in_other_units_are_refused_with_the_way_to_convert_them(kind: str) -> None:
+    units = ("m", "K", "K")
+    ds = xr.Dataset(
+        {"t": (("time", "station"), [[7.0]], {"units": "degC"})},
+        {"time": TIMES[:1], "lat": ("station", [0.0]), "lon": ("station", [10.0]), "level": 850},
+    )
+    table = ROWS.assign(units=["degC", "m", "degC", "degC"]) if kind == "table" else ds
+    with pytest.raises(
+        ValueError, match=r"t:850 is observed in 'degC'.*'K': convert value, value \+ 273.15"
+    ):
+        read_stations(table, GRID, CHANNELS, TIMES, std=1.0, units=units)
+    with pytest.raises(ValueError, match="in 'kg'.*no factor leads there"):
+        read_stations(ROWS.assign(units="kg"), GRID, CHANNELS, TIMES, units=units)
+
+
+def test_units_that_are_spelled_otherwise_or_not_named_are_those_of_the_fields() -> None:
+    plain = seen(read_stations(ROWS, GRID, CHANNELS, TIMES, units=("m", "K", "K")))
+    spelled = ROWS.assign(units=["kelvin", "metre", None, np.nan])
+    assert torch.equal(
+        seen(read_stations(spelled, GRID, CHANNELS, TIMES, units=("m", "K", "K"))), plain
+    )
+
+
 def test_errors_may_be_named_by_the_caller() -> None:
     plain = ROWS.drop(columns="std")
     assert all(
