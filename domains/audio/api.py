@@ -17,7 +17,8 @@ from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
 from .clip import Clips
-from .model import AudioModel, Recovery
+from .model import AudioModel
+from .recovery import Recovery
 from .task import AudioTask, AudioTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]

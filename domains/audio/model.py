@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -25,21 +25,12 @@ from sciffusion.training import export, load_weights
 from .adapter import Condition, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
-from .mel import LogMel, MelConfig
-from .recovery import GriffinLim
+from .mel import LogMel
+from .recovery import GriffinLim, Recovery
 from .standard import Standard
 from .task import AudioTask, waveform
 
-__all__ = ["AudioModel", "Guide", "Recovery", "SamplingConfig"]
-
-
-class Recovery(Protocol):
-    """What makes waveforms (B, N) of log-mel spectrograms (B, mels, T) of one configuration."""
-
-    @property
-    def config(self) -> MelConfig: ...
-
-    def __call__(self, mel: Tensor) -> Tensor: ...
+__all__ = ["AudioModel", "Guide", "SamplingConfig"]
 
 
 @final
@@ -77,12 +68,13 @@ class SamplingConfig:
     """How a model is sampled unless told otherwise; stored with it.
 
     A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
-    time; ``scale``, ``low`` and ``high`` are those of :class:`Guide`.
+    time with a ``shift`` towards high noise; ``scale``, ``low`` and ``high`` are those of :class:`Guide`.
     """
 
     steps: int = 25
     order: int = 2
     eta: float = 0.0
+    shift: float = 2.0
     scale: float = 1.0
     low: float | None = None
     high: float | None = None
@@ -92,7 +84,7 @@ class SamplingConfig:
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        return Sampler(Multistep(self.order, self.eta), steps, FlowTime())
+        return Sampler(Multistep(self.order, self.eta), steps, FlowTime(self.shift))
 
     def guide(self) -> Guide:
         """The guidance."""
@@ -121,10 +113,8 @@ class AudioModel:
     info: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.recovery is not None and self.recovery.config != self.config.mel:
-            raise ValueError(
-                f"recovery was made for other spectrograms, {self.recovery.config}; this model's are {self.config.mel}"
-            )
+        if self.recovery is not None:
+            self.config.mel.require_same(self.recovery.config, "recovery")
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -243,19 +233,13 @@ class AudioModel:
     @torch.no_grad()
     def decode(self, state: State, lengths: Sequence[int] | None = None) -> Clips:
         """Waveforms of a state, of these numbers of samples (None: as many as its frames hold)."""
-        mel, layout = self.standard.decode(state["mel"]), state.layout("mel")
-        sizes = (
-            layout.mask.sum(1).tolist() if isinstance(layout, Masked) else [mel.shape[1]] * len(mel)
-        )
-        recovery: Recovery = self.recovery or GriffinLim(self.config.mel)
-        waves: dict[int, Tensor] = {}
-        for size in sorted(set(sizes)):  # nothing is padded: a clip sounds the same in any batch
-            rows = [i for i, s in enumerate(sizes) if s == size]
-            made = recovery(mel[rows, :size].mT.contiguous()).cpu()
-            waves |= dict(zip(rows, made, strict=True))
-        ends = [None] * len(sizes) if lengths is None else list(lengths)
-        rate = self.config.mel.rate
-        return Clips([Clip(waves[i][None, :end], rate) for i, end in enumerate(ends)])
+        x, layout = state["mel"], state.layout("mel")
+        mask = layout.mask if isinstance(layout, Masked) else x.new_ones(x.shape[:2]).bool()
+        recovery = self.recovery or GriffinLim(self.config.mel)
+        waves = recovery(self.standard.decode(x).mT.contiguous(), mask).cpu()
+        sizes = (mask.sum(1) * self.config.mel.hop).tolist()
+        rate, ends = self.config.mel.rate, sizes if lengths is None else lengths
+        return Clips([Clip(w[None, :end], rate) for w, end in zip(waves, ends, strict=True)])
 
     def _asked(
         self, given: Mapping[str, object], seconds: float | Sequence[float] | None, u: Tensor

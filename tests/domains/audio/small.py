@@ -1,5 +1,7 @@
 """What tests of sound share: tones of known frequency, and a model small enough to train in a test."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ from sciffusion.domains.audio import (
 from sciffusion.training import TrainConfig
 
 MEL = MelConfig(rate=800, n_fft=64, hop=16, mels=8)
-NETWORKS = {
+NETWORKS: dict[str, FramesConfig | PatchesConfig | UNetConfig] = {
     "frames": FramesConfig(frames=2, width=16, depth=2, heads=2, embedding=8),
     "patches": PatchesConfig(patch=(4, 2), width=16, depth=2, heads=2, embedding=8),
     "unet": UNetConfig(frames=16, widths=(8, 32), blocks=1, attention=(False, True), embedding=8),
@@ -41,13 +43,15 @@ def tones(n: int = 24, seed: int = 0) -> Clips:
     return Clips(clips, {"pitch": np.array(pitch), "attack": np.array(attack)})
 
 
-def settings(network: str = "frames", **train: int) -> AudioTraining:
+def settings(network: str = "frames", *, steps: int = 20, every: int = 0) -> AudioTraining:
     """A training run of seconds."""
     model = ModelConfig(mel=MEL, network=NETWORKS[network], attributes=("pitch", "attack"))
     return AudioTraining(
         model,
         DataConfig(shifts=2),
-        train=TrainConfig(**({"steps": 20, "batch_size": 8, "warmup": 2} | train)),
+        train=TrainConfig(
+            steps=steps, batch_size=8, lr=5e-3, warmup=2, validate_every=every, log_every=10
+        ),
     )
 
 
@@ -56,10 +60,7 @@ def shaken(
 ) -> AudioModel:
     """A model with random weights, no output of which is zero."""
     config = settings(network)
-    if text or reference:
-        from dataclasses import replace
-
-        config = replace(config, model=replace(config.model, text=text, reference=reference))
+    config = replace(config, model=replace(config.model, text=text, reference=reference))
     task = AudioTask(config, tones())
     denoiser = task.model()
     g = torch.Generator().manual_seed(seed)

@@ -73,7 +73,6 @@ def test_texts_act_and_their_padding_does_not() -> None:
     again = predict(model, state, cond | {"text": tokens, "text_mask": mask})
     torch.testing.assert_close(said, again)
     heard = predict(model, state, cond | {"reference": draw(2, 3)})
-    assert float((heard - absent).abs().amin()) >= 0
     assert float((heard - absent).abs().max()) > 1e-4
 
 

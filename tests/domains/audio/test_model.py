@@ -11,6 +11,7 @@ from torch import Tensor
 from sciffusion.denoiser import Denoiser
 from sciffusion.domains.audio import AudioModel, Clip, Clips, GriffinLim, Guide, load
 from sciffusion.domains.audio.adapter import Condition
+from sciffusion.domains.audio.recovery import Recovery
 from sciffusion.guidance import CFG, Rescaled
 from sciffusion.state import State
 from sciffusion.training import export
@@ -138,7 +139,7 @@ def test_what_it_cannot_do_is_refused_by_name(model: AudioModel, tmp_path: Path)
         model.sample(1, steps=0)
     with pytest.raises(ValueError, match="given holds text, but this model was trained without"):
         model.sample(1, {"text": torch.zeros(1, 1, 4)})
-    with pytest.raises(ValueError, match="recovery was made for other spectrograms"):
+    with pytest.raises(ValueError, match="recovery is made for other spectrograms"):
         replace(model, recovery=GriffinLim(replace(MEL, hop=32)))
     with pytest.raises(FileNotFoundError, match="no model 'fsd'"):
         load("fsd")
@@ -148,13 +149,11 @@ def test_what_it_cannot_do_is_refused_by_name(model: AudioModel, tmp_path: Path)
 
 
 def test_a_recovery_of_one_s_own_makes_the_waveforms(model: AudioModel) -> None:
-    class Silence:
-        config = MEL
-
-        def __call__(self, mel: Tensor) -> Tensor:
+    class Silence(Recovery):
+        def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
             return torch.zeros(len(mel), mel.shape[2] * MEL.hop)
 
-    clips = replace(model, recovery=Silence()).sample(2, steps=2)
+    clips = replace(model, recovery=Silence(MEL)).sample(2, steps=2)
     assert all(not bool(c.samples.any()) for c in clips)
 
 

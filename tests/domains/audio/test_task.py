@@ -9,6 +9,7 @@ import torch
 
 from sciffusion.domains.audio import AudioTask, train
 from sciffusion.domains.audio.adapter import mel_state
+from sciffusion.noise import Noise
 from sciffusion.state import State
 
 from .small import settings, tones
@@ -35,12 +36,10 @@ def test_the_loss_has_no_gradient_beyond_the_end_of_a_clip() -> None:
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_clips() -> None:
-    # noise that is the same for a clip alone: its own stream
-    from sciffusion.noise import Noise
-
     task = AudioTask(settings(), tones())
     model, (state, cond) = task.model(), task.batch(np.arange(4), 5, CPU)
     objective = replace(task.objective, drop=0.0)
+    # noise that is the same for a clip alone: a stream of its own
     whole = objective(model, state, cond, noise=Noise([1, 2, 3, 4])).per_sample
     sizes = state.layout("mel").points(state["mel"]).tolist()
     for i, n in enumerate(sizes):
@@ -72,8 +71,7 @@ def test_a_clip_begun_a_fraction_of_a_hop_later_is_another_view_of_it() -> None:
 
 
 def test_training_lowers_the_loss_and_leaves_a_model(tmp_path: Path) -> None:
-    config = settings(steps=150, validate_every=50, log_every=50)
-    config = replace(config, train=replace(config.train, lr=5e-3))
+    config = settings(steps=150, every=50)
     task = AudioTask(config, tones(48), tones(16, seed=1))
     before = task.validate(task.model(), 0)["loss"]
     model, state = train(config, tmp_path, tones(48), tones(16, seed=1))
