@@ -245,14 +245,27 @@ def measure(
     return out
 
 
-def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
+def rows_of(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The ratios of a case as lines of a table."""
+    rows = []
+    for pair, row in found["ratios"].items():
+        for kind in KINDS:
+            seconds = median(found["networks"][pair.split(" / ")[1]][kind]["seconds"])
+            middle, low, high = row[kind]["time"]
+            memory = f"{row[kind]['memory']:.2f}"
+            figures = (f"{1e3 * seconds:.0f} ms", f"{middle:.2f}", f"{low:.2f}-{high:.2f}")
+            rows.append((pair, kind, memory, *figures))
+    return rows
+
+
+def page(title: str, results: dict[str, Any], settings: dict[str, Any]) -> str:
     """The results as Markdown."""
     env = environment()
     lines = [
-        "# Networks against those of diffusers and azula",
+        f"# {title}",
         "",
         f"`{env['command']}` on one thread of {env['cpu']}, torch {env['torch']}, batch {settings['batch']}, "
-        f"{CHANNELS} channels, {settings['repeats']} interleaved repeats, seed {settings['seed']}. Times are medians "
+        f"{settings['repeats']} interleaved repeats, seed {settings['seed']}. Times are medians "
         "of CPU time, peaks go beyond weights, their gradients and inputs. A ratio is the peer's over ours (median, "
         "least and greatest of neighbouring measurements): above 1 ours takes less.",
         "",
@@ -305,18 +318,10 @@ def main() -> None:
     for case, build in cases.items():
         contenders, pairs = build()
         results[case] = measure(contenders, pairs, args.repeats, args.seconds)
-        rows = []
-        for pair, row in results[case]["ratios"].items():
-            for kind in KINDS:
-                name = pair.split(" / ")[1]
-                seconds = median(results[case]["networks"][name][kind]["seconds"])
-                middle, low, high = row[kind]["time"]
-                memory = f"{row[kind]['memory']:.2f}"
-                figures = (f"{1e3 * seconds:.0f} ms", f"{middle:.2f}", f"{low:.2f}-{high:.2f}")
-                rows.append((pair, kind, memory, *figures))
-        show(case, ("peer / ours", "step", "memory"), rows)
+        show(case, ("peer / ours", "step", "memory"), rows_of(results[case]))
         write(args.out, settings, results)
-    args.out.with_suffix(".md").write_text(page(results, settings))
+    title = f"Networks of {CHANNELS} channels against those of diffusers and azula"
+    args.out.with_suffix(".md").write_text(page(title, results, settings))
 
 
 if __name__ == "__main__":
