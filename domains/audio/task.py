@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
 from sciffusion.state import State
+from sciffusion.text import TextEncoder, wordllama
 from sciffusion.training import Order, SizeBuckets, StepLoss, Task, TrainConfig
 
 from .adapter import ModelConfig, mel_state
+from .captions import captions
 from .catalogue import Catalogue
 from .clip import Clip, Clips
 from .datasets import split
@@ -41,7 +43,8 @@ class DataConfig:
 
     ``source`` is a part of a data set that the project knows (``fsdd:train``), ``valid`` another one to measure the
     loss on; ``path`` a local copy. Clips above ``max_seconds`` are left out. ``shifts`` spectrograms are made of every
-    clip, each with its frames a fraction of a hop later; training draws one of them.
+    clip, each with its frames a fraction of a hop later; training draws one of them. ``captions`` says which texts a
+    model of texts learns from: phrasings of the labels of spoken digits, or of notes.
     """
 
     source: str = "fsdd:train"
@@ -50,6 +53,7 @@ class DataConfig:
     max_seconds: float | None = None
     limit: int | None = None
     shifts: int = 1
+    captions: Literal["digits", "notes"] | None = None
 
     def load(self, source: str | None = None) -> Clips:
         """The clips of a part of the data (None: those to learn from)."""
@@ -94,9 +98,32 @@ Batch = tuple[State, dict[str, Tensor]]
 
 @final
 class AudioTask(Task[Batch]):
-    """Learning to generate the clips of a data set. Their spectrograms are made once and kept."""
+    """Learning to generate the clips of a data set. Their spectrograms are made once and kept.
 
-    def __init__(self, config: AudioTraining, clips: Clips, valid: Clips | None = None) -> None:
+    A model of texts reads them through ``encoder`` (None: the vectors of :func:`~sciffusion.text.wordllama`).
+
+    Raises ``ValueError`` for attributes that are no labels, and for a model of texts without captions or of tokens of
+    another width than the encoder's.
+    """
+
+    def __init__(
+        self,
+        config: AudioTraining,
+        clips: Clips,
+        valid: Clips | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        if bool(config.model.text) != (config.data.captions is not None):
+            raise ValueError(
+                f"model.text is {config.model.text}, data.captions is {config.data.captions}: "
+                "a model of texts needs both, any other neither"
+            )
+        self.encoder = (encoder or wordllama()) if config.model.text else None
+        if self.encoder is not None and self.encoder.width != config.model.text:
+            raise ValueError(
+                f"model.text is {config.model.text}, but tokens of {self.encoder.name} have width "
+                f"{self.encoder.width}"
+            )
         attributes = config.model.attributes
         for name in attributes:
             if name not in clips.labels:
@@ -112,12 +139,13 @@ class AudioTask(Task[Batch]):
         self.frames = [[self.standard.encode(f) for f in view] for view in views]
         self.sizes = np.array([len(f) for f in self.frames[0]])
         self.rows = self._rows(clips)
+        self.labels = clips.labels
         self.catalogue = Catalogue(torch.tensor([len(w) for w in waves]), self.rows)
-        self.valid: tuple[list[Tensor], dict[str, Tensor]] | None = None
+        self.valid: tuple[list[Tensor], Clips] | None = None
         if valid is not None:
             waves = [waveform(clip, model.mel) for clip in valid]
             frames = [self.standard.encode(_frames(analysis, w, 0)) for w in waves]
-            self.valid = frames, self._rows(valid)
+            self.valid = frames, valid
         self.objective = Objective(
             model.process(),
             weight=EDM(),
@@ -155,7 +183,23 @@ class AudioTask(Task[Batch]):
             cond[name] = torch.where(dropped, null, row[torch.from_numpy(indices.copy())]).to(
                 device
             )
+        cond |= self._texts(self.labels, indices, key, device)
         return mel_state([f.to(device) for f in frames]), cond
+
+    def _texts(
+        self,
+        labels: Mapping[str, NDArray[Any]],
+        indices: NDArray[np.int64],
+        key: int,
+        device: torch.device,
+    ) -> dict[str, Tensor]:
+        """The tokens of a caption for every clip, none for a model without texts."""
+        kind = self.config.data.captions
+        if self.encoder is None or kind is None:
+            return {}
+        rng, source = np.random.default_rng(key), captions(kind)
+        texts = [source.draw({k: v[i] for k, v in labels.items()}, rng) for i in indices.tolist()]
+        return {k: v.to(device) for k, v in self.encoder.condition(texts).items()}
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
         """The mean squared error of the normalised target inside the clips."""
@@ -166,7 +210,8 @@ class AudioTask(Task[Batch]):
         """The loss of up to 512 held-out clips, with their conditions, always with the same noise."""
         if self.valid is None:
             return {}
-        device, (frames, rows) = next(model.parameters()).device, self.valid
+        device, (frames, clips) = next(model.parameters()).device, self.valid
+        rows = self._rows(clips)
         order = _batches(np.array([len(f) for f in frames]), 64, 0)
         objective = replace(self.objective, drop=0.0)
         total, n = 0.0, 0
@@ -174,6 +219,7 @@ class AudioTask(Task[Batch]):
             indices = order.batch(0, step)
             state = mel_state([frames[i].to(device) for i in indices.tolist()])
             cond = {k: v[torch.from_numpy(indices.copy())].to(device) for k, v in rows.items()}
+            cond |= self._texts(clips.labels, indices, key + step, device)
             with torch.no_grad():
                 loss = objective(model, state, cond, noise=Noise(key + step))  # type: ignore[arg-type]
             total, n = total + float(loss.per_sample.sum()), n + len(indices)
