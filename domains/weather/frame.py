@@ -165,8 +165,10 @@ class Frame:
     def targets(
         self, residual: Tensor, base: Tensor, leads: NDArray[np.int64] | None = None
     ) -> Tensor:
-        """Encoded targets (B, T, C, H, W) from r (B, T*C, H, W) and the base."""
+        """Encoded targets (B, T, C, H, W) from r (B, T*C, H, W) and the base, which stays where there are no data."""
         r = residual.unflatten(1, self.spread.shape[-4:-2])
+        if self.mask is not None:
+            r = r * self.mask.to(r)
         return base + r * self._spread(leads).to(residual)
 
     def _leads(self, leads: NDArray[np.int64] | None) -> NDArray[np.int64]:

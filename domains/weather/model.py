@@ -117,8 +117,6 @@ class WeatherModel:
         like = base.flatten(1, 2)
         chosen, strength = sampler or self.sampling.sampler(), self.sampling.strength
         r = self.head.draw(self.module, like, cond, Noise(seeds), chosen, strength)
-        if self.frame.mask is not None:
-            r = r * self.frame.mask.to(r).repeat(len(self.config.targets), 1, 1)
         return self.frame.targets(r, base, leads)
 
     def predict(self, inputs: Tensor, times: NDArray[Any], grid: Grid | None) -> Tensor:
