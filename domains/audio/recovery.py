@@ -3,69 +3,83 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .mel import MelConfig, filters, window
+from sciffusion.layout import Dense
+from sciffusion.noise import Noise
 
-__all__ = ["GriffinLim"]
+from .mel import MelConfig, filters
+
+__all__ = ["GriffinLim", "Recovery"]
+
+
+@dataclass(frozen=True)
+class Recovery(ABC):
+    """What makes waveforms of the log-mel spectrograms of one configuration."""
+
+    config: MelConfig
+
+    @abstractmethod
+    def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, mels, T) to (B, T * hop), each clip by itself.
+
+        ``mask`` (B, T) says which frames there are (the first ones of each clip, None: all): a clip is then what it
+        would be alone, and silent beyond its end. Raises ``ValueError`` for other shapes.
+        """
+
+    def _check(self, mel: Tensor, mask: Tensor | None) -> None:
+        mels = self.config.mels
+        if mel.ndim != 3 or mel.shape[1] != mels or not mel.shape[2]:
+            raise ValueError(f"mel must be (B, {mels}, T), got {tuple(mel.shape)}")
+        if mask is not None and mask.shape != mel[:, 0].shape:
+            raise ValueError(
+                f"mask must be {tuple(mel[:, 0].shape)}, one entry for each frame, got {tuple(mask.shape)}"
+            )
 
 
 @final
 @dataclass(frozen=True)
-class GriffinLim:
+class GriffinLim(Recovery):
     """Phases that fit the magnitudes, found by going to and fro (Griffin & Lim, 1984), with momentum.
 
     Magnitudes of single frequencies are the least squares solution of the triangles. The first phases are random, the
     same for every clip. Momentum: Perraudin, Balazs & Søndergaard, A fast Griffin-Lim algorithm, 2013.
     """
 
-    config: MelConfig
     iterations: int = 32
     momentum: float = 0.99
+    seed: int = 0
 
-    def __call__(self, mel: Tensor) -> Tensor:
-        """(B, mels, T) to (B, T * hop). Raises ``ValueError`` for another number of mels."""
-        c = self.config
-        if mel.ndim != 3 or mel.shape[1] != c.mels:
-            raise ValueError(f"mel must be (B, {c.mels}, T), got {tuple(mel.shape)}")
-        magnitude = (_inverse(c).to(mel) @ mel.exp()).clamp(min=0)
-        generator = torch.Generator().manual_seed(0)
-        phase = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=generator)
-        spectrum = torch.polar(magnitude, phase.to(mel).expand_as(magnitude))
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"need iterations >= 1 and 0 <= momentum < 1, got {self.iterations} and {self.momentum}"
+            )
+
+    def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, mels, T) to (B, T * hop); see :class:`Recovery`."""
+        self._check(mel, mask)
+        framing = self.config.framing
+        magnitude = (_inverse(self.config).to(mel) @ mel.exp()).clamp(min=0)
+        if mask is not None:
+            magnitude = magnitude.where(mask[:, None], 0)
+        # frame by frame, so that those of a short clip are those of a long one
+        start = torch.empty(1, mel.shape[2], magnitude.shape[1])
+        phase = 2 * math.pi * Noise(self.seed).uniform(start, Dense(1)).mT.to(mel)
+        spectrum = torch.polar(magnitude, phase.expand_as(magnitude).contiguous())
         share, before = self.momentum / (1 + self.momentum), torch.zeros_like(spectrum)
         for _ in range(self.iterations):
-            fitting = torch.stft(
-                self._wave(spectrum),
-                c.n_fft,
-                c.hop,
-                window=window(c.n_fft).to(mel),
-                center=False,
-                return_complex=True,
-            )
+            fitting = framing.analyse(framing.synthesise(spectrum, mask))
             spectrum = fitting - share * before
             spectrum = magnitude * spectrum / spectrum.abs().clamp(min=1e-9)
             before = fitting
-        left = (c.n_fft - c.hop) // 2
-        return self._wave(spectrum)[:, left : left + mel.shape[2] * c.hop]
-
-    def _wave(self, spectrum: Tensor) -> Tensor:
-        """The waveform whose spectrum is nearest, with what lies beyond the ends."""
-        c, frames = self.config, spectrum.shape[2]
-        shape = window(c.n_fft).to(spectrum.real)
-        pieces = torch.fft.irfft(spectrum, c.n_fft, dim=1) * shape[:, None]
-        total = (frames - 1) * c.hop + c.n_fft
-        weight = shape.square()[None, :, None].expand(1, -1, frames)
-
-        def laid(x: Tensor) -> Tensor:
-            return F.fold(x, (1, total), (1, c.n_fft), stride=(1, c.hop))[:, 0, 0]
-
-        return laid(pieces) / laid(weight).clamp(min=1e-3)
+        return framing.synthesise(spectrum, mask)
 
 
 @cache
