@@ -148,7 +148,4 @@ def waves(
     config = net.config.mel
     # no frame is louder than a window of ones
     spectrum = torch.polar(magnitude.clamp(max=math.log(config.n_fft)).exp(), phase)
-    x = config.framing.synthesise(spectrum, mask)
-    if mask is not None:
-        x = x * mask.to(x).repeat_interleave(config.hop, 1)
-    return x, magnitude, phase
+    return config.framing.synthesise(spectrum, mask), magnitude, phase
