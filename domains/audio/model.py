@@ -28,7 +28,7 @@ from .clip import Clip, Clips
 from .mel import LogMel
 from .recovery import GriffinLim, Recovery
 from .standard import Standard
-from .task import AudioTask, waveform
+from .task import PEAK, AudioTask, waveform
 
 __all__ = ["AudioModel", "Guide", "SamplingConfig"]
 
@@ -139,7 +139,7 @@ class AudioModel:
         batch_size: int = 64,
         progress: bool = True,
     ) -> Clips:
-        """Draw new clips.
+        """Draw new clips, each with a peak of 0.5.
 
         Clip i depends on ``seed``, i and what is asked of it alone (up to rounding): not on ``n`` nor ``batch_size``.
 
@@ -180,7 +180,8 @@ class AudioModel:
             start = self.denoiser.process.prior(mel_state(blank), noise)
             x = sampler(denoiser, start, noise).x
             assert isinstance(x, State)
-            parts += self.decode(x, [lengths[i] for i in rows])
+            # as all that it was trained on
+            parts += [c.normalised(PEAK) for c in self.decode(x, [lengths[i] for i in rows])]
         back = np.argsort(order, kind="stable")
         return Clips([parts[i] for i in back], self._labels(cond))
 

@@ -31,9 +31,13 @@ from .standard import Standard
 __all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "waveform"]
 
 
+PEAK = 0.5
+"""The largest sample of every clip that a model sees or makes."""
+
+
 def waveform(clip: Clip, mel: MelConfig) -> Tensor:
     """A clip as models see it, (N,): mono, at the rate of the spectrogram, its peak at 0.5."""
-    return clip.mono().resample(mel.rate).normalised(0.5).samples[0]
+    return clip.mono().resample(mel.rate).normalised(PEAK).samples[0]
 
 
 @final
