@@ -11,7 +11,8 @@ from .clip import Clip, Clips
 from .mel import LogMel, MelConfig
 from .model import AudioModel, Guide, SamplingConfig
 from .networks import FramesConfig, PatchesConfig, UNetConfig
-from .recovery import GriffinLim
+from .recovery import GriffinLim, Recovery
+from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
 
 COMMANDS = ("sample", "train")
@@ -24,6 +25,7 @@ __all__ = [
     "AudioTraining",
     "Clip",
     "Clips",
+    "ComplexSTFT",
     "DataConfig",
     "FramesConfig",
     "GriffinLim",
@@ -33,6 +35,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "PatchesConfig",
+    "Recovery",
     "SamplingConfig",
     "UNetConfig",
     "check_output",
