@@ -50,7 +50,7 @@ class Guide:
 
     def around(self, denoiser: Denoiser, cond: Condition, null: Condition) -> Denoiser:
         """The guided denoiser."""
-        if self.scale == 1:
+        if self.scale == 1 or (self.weak is None and not null):
             return denoiser.given(cond)
         if self.weak is None:
             return Interval(CFG(denoiser, cond, null, self.scale), self.low, self.high)
@@ -68,16 +68,17 @@ class SamplingConfig:
     """How a model is sampled unless told otherwise; stored with it.
 
     A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
-    time with a ``shift`` towards high noise; ``scale``, ``low`` and ``high`` are those of :class:`Guide`.
+    time with a ``shift`` towards high noise; ``scale``, ``low`` and ``high`` are those of :class:`Guide`. As it stands,
+    ten of the fourteen steps are guided: 24 calls of the network.
     """
 
-    steps: int = 25
+    steps: int = 14
     order: int = 2
     eta: float = 0.0
-    shift: float = 2.0
-    scale: float = 1.0
+    shift: float = 3.0
+    scale: float = 1.5
     low: float | None = None
-    high: float | None = None
+    high: float | None = 0.0
 
     def sampler(self, steps: int | None = None) -> Sampler:
         """The core's sampler, with another number of steps if wanted."""

@@ -12,7 +12,7 @@ from sciffusion.denoiser import Denoiser
 from sciffusion.domains.audio import AudioModel, Clip, Clips, GriffinLim, Guide, load
 from sciffusion.domains.audio.adapter import Condition
 from sciffusion.domains.audio.recovery import Recovery
-from sciffusion.guidance import CFG, Rescaled
+from sciffusion.guidance import CFG, Interval, Rescaled
 from sciffusion.state import State
 from sciffusion.training import export
 
@@ -63,14 +63,14 @@ def test_what_is_not_asked_for_is_drawn_as_in_the_training_data(model: AudioMode
 
 def test_guidance_is_a_scale_a_guide_or_anything_of_the_core(model: AudioModel) -> None:
     def core(denoiser: Denoiser, cond: Condition, null: Condition) -> Denoiser:
-        return Rescaled(CFG(denoiser, cond, null, 3.0), 0.0)
+        return Interval(Rescaled(CFG(denoiser, cond, null, 3.0), 0.0), high=0.0)
 
     def clips(guidance: object) -> Clips:
         return model.sample(2, {"pitch": "low"}, steps=3, guidance=guidance)  # type: ignore[arg-type]
 
-    close(clips(3.0), clips(Guide(3.0)))
+    close(clips(3.0), clips(Guide(3.0, high=0.0)))
     close(clips(3.0), clips(core))
-    close(clips(None), clips(1.0))
+    close(clips(None), clips(model.sampling.guide()))
     close(clips(1.0), clips(Guide(3.0, low=50.0)))
     close(clips(1.0), clips(Guide(3.0, weak=model)))
     one, three = clips(1.0), clips(3.0)
@@ -146,6 +146,14 @@ def test_what_it_cannot_do_is_refused_by_name(model: AudioModel, tmp_path: Path)
     export({"x": torch.zeros(1)}, tmp_path / "other.safetensors", {"kind": "weather"})
     with pytest.raises(ValueError, match="holds 'weather', not a model of clips"):
         load(tmp_path / "other.safetensors")
+
+
+def test_as_it_stands_a_clip_takes_two_dozen_calls(model: AudioModel) -> None:
+    calls = []
+    handle = model.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.sample(1, seconds=0.2)
+    handle.remove()
+    assert 20 <= len(calls) <= 25
 
 
 def test_a_recovery_of_one_s_own_makes_the_waveforms(model: AudioModel) -> None:
