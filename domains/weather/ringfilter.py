@@ -9,8 +9,8 @@ trajectories that are followed from observation to observation y,
 
 the squared error of :math:`a` falls over several cycles at once. A conditional diffusion then learns the law of what
 is left, :math:`(x - a)/s` given f, y and a, as CorrDiff adds a residual to a mean (Mardani et al., Residual corrective
-diffusion modeling, 2023). Its draws around a are the members: they are no approximation by a Gaussian, and their number
-is free. Every number of the state is observed directly, with errors of one known deviation.
+diffusion modeling, 2023). Its draws, with a as their mean, are the members: no approximation by a Gaussian, and as many
+as are wanted. Every number of the state is observed directly, with errors of one known deviation.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Lessons:
     depth: int = 3
     batch: int = 32
     unroll: int = 4
-    steps: int = 3500
+    steps: int = 1500
     lr: float = 4e-3
     cycles: int = 400
-    draws: int = 1500
+    draws: int = 500
     seed: int = 0
 
 
@@ -178,13 +178,20 @@ class RingFilter(EnsembleFilter):
 
     @torch.no_grad()
     def draw(self, forecast: Tensor, y: Tensor, noise: Noise, members: int) -> Tensor:
-        """``members`` analyses of each of the forecasts (B, n), (B, members, n); ``noise`` has B x members streams."""
+        """``members`` analyses of each of the forecasts (B, n), (B, members, n); ``noise`` has B x members streams.
+
+        They are drawn without a mean, as the errors of a stochastic Kalman filter are, and widened by what that takes
+        off: the sampling error of a mean would go into the next forecast, and grow there.
+        """
         a = self.correction(forecast, y)
         cond = self.correction.seen(forecast, y, a).repeat_interleave(members, 0)
         start = self.denoiser.process.prior(cond[:, :1], noise)
         r = self.sampler(self.denoiser.given(cond), start, noise).x
         assert isinstance(r, Tensor)
-        return a[:, None] + self.spread * r[:, 0].unflatten(0, (len(a), members))
+        r = r[:, 0].unflatten(0, (len(a), members))
+        if members > 1:
+            r = (r - r.mean(1, keepdim=True)) * math.sqrt(members / (members - 1))
+        return a[:, None] + self.spread * r
 
 
 def learn(model: Lorenz96, lessons: Lessons | None = None, *, progress: bool = False) -> RingFilter:
