@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sciffusion.codec import Codec as Codec
     from sciffusion.coupling import Align as Align
     from sciffusion.coupling import Conditional as Conditional
     from sciffusion.coupling import Independent as Independent
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
+    "codec": ("Codec",),
     "coupling": (
         "Align",
         "Conditional",
