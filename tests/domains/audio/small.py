@@ -59,13 +59,13 @@ def shaken(
     network: str = "frames", *, seed: int = 0, text: int = 0, reference: int = 0
 ) -> AudioModel:
     """A model with random weights, no output of which is zero."""
-    config = settings(network)
-    config = replace(config, model=replace(config.model, text=text, reference=reference))
-    task = AudioTask(config, tones())
-    denoiser = task.model()
+    task = AudioTask(settings(network), tones())
+    config = replace(task.config.model, text=text, reference=reference)
+    denoiser = config.denoiser()
     g = torch.Generator().manual_seed(seed)
     weights = {
         k: v + 0.1 * torch.randn(v.shape, generator=g) if v.is_floating_point() else v
         for k, v in denoiser.state_dict().items()
     }
-    return AudioModel.from_training(task, weights)
+    denoiser.load_state_dict(weights)
+    return AudioModel(config, denoiser.eval(), task.standard, task.catalogue)
