@@ -23,7 +23,7 @@ from sciffusion.cli import info as info_command
 from sciffusion.cli import main
 from sciffusion.domains import molecules
 from sciffusion.domains.molecules import Molecules
-from sciffusion.domains.molecules.report import Report
+from sciffusion.report import Report
 from sciffusion.training import TrainConfig, TrainState, train
 from tests.training import toy
 

@@ -37,7 +37,7 @@ from .sizes import SizePrior
 from .task import MoleculeTask, MoleculeTraining
 
 if TYPE_CHECKING:
-    from .report import Report
+    from sciffusion.report import Report
 
 __all__ = ["MoleculeModel", "SamplingConfig", "load", "models", "recipe", "train"]
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch_geometric.data import Data
 
-    from .report import Report
+    from sciffusion.report import Report
 
 
 @final

@@ -10,7 +10,7 @@ from sciffusion.io import atomic_write
 from .api import load
 
 if TYPE_CHECKING:
-    from .report import Report
+    from sciffusion.report import Report
 
 __all__ = ["demo"]
 

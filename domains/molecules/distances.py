@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sciffusion.bootstrap import Bootstrap
 from sciffusion.errors import require
 
-from .bootstrap import Bootstrap
 from .chem import Floats, Ints
 
 __all__ = ["histograms", "jensen_shannon", "observed_and_resampled", "total_variation"]

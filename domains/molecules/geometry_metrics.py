@@ -24,9 +24,10 @@ from typing import final
 
 import numpy as np
 
+from sciffusion.bootstrap import Bootstrap
 from sciffusion.errors import require
+from sciffusion.report import Metric
 
-from .bootstrap import Bootstrap
 from .chem import Floats, Ints, molecule_of_atom, pairs_within
 from .container import Molecules
 from .distances import (
@@ -36,7 +37,6 @@ from .distances import (
     total_variation,
     wasserstein,
 )
-from .report import Metric
 
 __all__ = ["ANGLE", "BOND", "DIHEDRAL", "Coordinates", "Kind"]
 __all__ += ["bond_angles", "bond_lengths", "compare", "dihedrals"]

@@ -21,15 +21,15 @@ from importlib.metadata import version
 
 import numpy as np
 
+from sciffusion.bootstrap import Bootstrap
 from sciffusion.errors import require
+from sciffusion.report import Metric, Report
 
-from .bootstrap import Bootstrap
 from .chem import Bools, Floats, Ints, molecule_of_atom
 from .container import Molecule, Molecules
 from .distances import histograms, observed_and_resampled, total_variation, wasserstein
 from .geometry_metrics import bond_angles, bond_lengths, compare, dihedrals
 from .oracle_xtb import XTB, Failed, Relaxation
-from .report import Metric, Report
 
 __all__ = ["evaluate", "posebusters"]
 

@@ -16,7 +16,7 @@ from .data import MoleculeSet
 from .qm9 import prepare_qm9, qm9
 
 if TYPE_CHECKING:
-    from .report import Report
+    from sciffusion.report import Report
 
 __all__ = ["DATASETS", "check_output", "judge", "read"]
 

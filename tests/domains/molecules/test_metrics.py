@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from rdkit import Chem
 
-from sciffusion.domains.molecules.bootstrap import Bootstrap
+from sciffusion.bootstrap import Bootstrap
 from sciffusion.domains.molecules.chem import RDKitBonds
 from sciffusion.domains.molecules.container import Molecule, Molecules
 from sciffusion.domains.molecules.distances import (
@@ -29,7 +29,7 @@ from sciffusion.domains.molecules.geometry_metrics import (
     dihedrals,
 )
 from sciffusion.domains.molecules.metrics import evaluate, posebusters
-from sciffusion.domains.molecules.report import Metric, Report
+from sciffusion.report import Metric, Report
 
 FEW = Bootstrap(replicates=50)
 SMILES = ["CCO", "C1CC1", "CC(N)=O", "C#CC=C", "OCC(F)F", "CC#N", "NCC=O", "C1CCOC1"]

@@ -1,21 +1,22 @@
-"""Intervals by resampling molecules.
+"""Intervals by resampling what was drawn independently: molecules, images, clips.
 
-The molecule is the unit that was drawn independently, so it is what is drawn again: a pooled figure
-such as atom stability resamples whole molecules with all their atoms. (Efron and Tibshirani, *An
-Introduction to the Bootstrap*, 1993.)
+A unit is drawn again with all that belongs to it: a pooled figure such as the share of stable atoms resamples whole
+molecules. (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
-
-from .chem import Bools, Floats
+from numpy.typing import NDArray
 
 __all__ = ["Bootstrap"]
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
 
 
 @final
@@ -32,7 +33,7 @@ class Bootstrap:
     seed: int = 0
 
     def counts(self, n: int, *, most: int = 5_000_000) -> Iterator[Floats]:
-        """All replicates in blocks (R, n): how often each of ``n`` molecules was drawn again."""
+        """All replicates in blocks (R, n): how often each of ``n`` units was drawn again."""
         rng = np.random.default_rng(self.seed)
         block = max(1, most // max(n, 1))
         for start in range(0, self.replicates, block):
@@ -41,7 +42,7 @@ class Bootstrap:
             yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
     def ratio(self, numerator: Floats | Bools, denominator: Floats) -> tuple[Floats, Floats]:
-        """Percentile interval of sum(numerator) / sum(denominator) over molecules, (M, K) -> (K,).
+        """Percentile interval of sum(numerator) / sum(denominator) over units, (M, K) -> (K,).
 
         Replicates with an empty denominator say nothing and are left out; NaN if all are.
         """
@@ -51,14 +52,14 @@ class Bootstrap:
         ratios = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
         low, high = (np.full(ratios.shape[1], np.nan) for _ in range(2))
         known = ~np.isnan(ratios).all(axis=0)
-        low[known], high[known] = np.nanquantile(ratios[:, known], self._tails(), axis=0)
+        low[known], high[known] = np.nanquantile(ratios[:, known], self.tails, axis=0)
         return low, high
 
     def statistic(self, of: Callable[[Floats], Floats], values: Floats) -> tuple[float, float]:
         """Percentile interval of ``of``, which maps replicates (R, M) to (R,), e.g. a median."""
         rng = np.random.default_rng(self.seed)
         drawn = rng.integers(len(values), size=(self.replicates, len(values)))
-        low, high = np.quantile(of(values[drawn]), self._tails())
+        low, high = np.quantile(of(values[drawn]), self.tails)
         return float(low), float(high)
 
     def distance(self, values: Floats) -> tuple[float, float, float]:
@@ -72,8 +73,10 @@ class Bootstrap:
         observed, replicates = float(values[0]), values[1:][~np.isnan(values[1:])]
         if np.isnan(observed) or not len(replicates):
             return observed, float("nan"), float("nan")
-        low, high = observed + np.quantile(replicates, self._tails()) - np.median(replicates)
+        low, high = observed + np.quantile(replicates, self.tails) - np.median(replicates)
         return observed, max(float(low), 0.0), float(high)
 
-    def _tails(self) -> tuple[float, float]:
+    @property
+    def tails(self) -> tuple[float, float]:
+        """The quantiles at which an interval ends."""
         return (1 - self.level) / 2, (1 + self.level) / 2

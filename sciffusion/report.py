@@ -1,4 +1,4 @@
-"""What a judgement of molecules looks like: figures with intervals, printed, shown and stored."""
+"""What a judgement of samples looks like: figures with intervals, printed, shown and stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHORT = {"fraction": "%", "angstrom": "Å", "degree": "°"}
 class Metric:
     """One figure: its value, its interval ``low`` to ``high``, and what it is.
 
-    ``n`` molecules entered; ``failed`` more were meant to and could not. ``unit`` "fraction" is
+    ``n`` samples entered; ``failed`` more were meant to and could not. ``unit`` "fraction" is
     printed in percent.
     """
 
@@ -54,11 +54,11 @@ class Metric:
 @final
 @dataclass(frozen=True)
 class Report:
-    """The figures of one set of molecules; ``report["validity"].value``.
+    """The figures of one set of samples; ``report["validity"].value``.
 
-    ``ceiling`` holds the same figures for real molecules of the reference, judged in the same way:
+    ``ceiling`` holds the same figures for real data of the reference, judged in the same way:
     what a perfect model would reach. ``details`` holds the figures behind the summaries, such as
-    one per type of bond. ``about`` says what was judged, and with which versions.
+    one per type of bond or class. ``about`` says what was judged, and with which versions.
     """
 
     metrics: Mapping[str, Metric]
