@@ -1,6 +1,6 @@
 """Does a model of spoken digits say what it is asked in words, also in words that it has not seen?
 
-    python benchmarks/audio_text.py ../shared/data/audio/fsdd/fsdd.npz runs/fsdd-text/model.safetensors
+    python benchmarks/audio_text.py fsdd.npz runs/fsdd-text/model.safetensors
 
 Texts are drawn for digits and speakers in turn, once in phrasings to learn from and once in phrasings and words that
 are held out. A clip is made of each; a classifier hears which digit and which speaker it is. A speaker is right if the

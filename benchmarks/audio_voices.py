@@ -1,6 +1,6 @@
 """How do the speakers and instruments of the audio data sound? Measured, for captions that are true.
 
-    python benchmarks/audio_voices.py ../shared/data/audio
+    python benchmarks/audio_voices.py FOLDER   # that holds fsdd/fsdd.npz and gm_notes/gm_notes.npz
 
 Pitch: the largest peak of the normalised autocorrelation (lags of 70 to 300 Hz) of frames of 40 ms, of frames that are
 loud (within 20 dB of the clip's loudest) and periodic (peak above 0.6); the median over a clip, then over the clips.
