@@ -1,0 +1,207 @@
+"""Images: pixels with labels, from arrays and files and back, and how they look in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .report import Report
+
+__all__ = ["CHANNELS", "Images"]
+
+CHANNELS = (1, 3)
+"""Grey, and red, green and blue."""
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Images(Sequence["Images"]):
+    """Images of one size, with labels: one value for each image by name.
+
+    ``pixels`` (N, C, H, W) are ``uint8``, 0 to 255, or ``float32``, 0 to 1; which of both never changes silently: see
+    :meth:`floats` and :meth:`bytes`. C is 1 (grey) or 3 (red, green, blue). ``images[3]`` is a set of one image; a
+    slice, a boolean array or a list of indices gives the others. In a notebook they show themselves.
+
+    Raises ``ValueError`` for another shape, type or range, values that are not finite, no images, and a label with
+    another number of values.
+    """
+
+    pixels: Tensor
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        x = self.pixels
+        if x.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(
+                f"pixels must be uint8 (0 to 255) or float32 (0 to 1), got {x.dtype}; Images.of converts arrays"
+            )
+        if x.ndim != 4 or not x.numel():
+            raise ValueError(
+                f"pixels must be (N, C, H, W) with at least one image, got {tuple(x.shape)}"
+            )
+        if x.shape[1] not in CHANNELS:
+            last = x.shape[-1] in CHANNELS
+            hint = "channels come first: permute(0, 3, 1, 2)" if last else "drop the others"
+            raise ValueError(
+                f"images have 1 channel (grey) or 3 (red, green, blue), got {x.shape[1]} in {tuple(x.shape)}; {hint}"
+            )
+        if x.dtype == torch.float32:
+            _check_range(x)
+        for name, values in self.labels.items():
+            if len(values) != len(x):
+                raise ValueError(f"label {name} has {len(values)} values for {len(x)} images")
+
+    @classmethod
+    def of(cls, array: ArrayLike | Tensor, labels: Mapping[str, ArrayLike] | None = None) -> Images:
+        """Images of an array (H, W), (N, H, W), (N, H, W, C) or (N, C, H, W), which is copied.
+
+        ``uint8`` stays, floats from 0 to 1 become ``float32``. Channels may come last, as other libraries have them.
+        Raises ``ValueError`` for other integers, whose scale nobody can know, floats outside 0 to 1, and what
+        :class:`Images` refuses.
+        """
+        raw = array.detach().cpu() if isinstance(array, Tensor) else np.array(array)
+        x = torch.as_tensor(raw)
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            raise ValueError(
+                f"pixels must be uint8 (0 to 255) or floats (0 to 1), got {x.dtype}; cast them to uint8 if they run "
+                "from 0 to 255"
+            )
+        if x.ndim == 2:
+            x = x[None]
+        if x.ndim == 3:
+            x = x[:, None]
+        elif x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[-1] in CHANNELS:
+            x = x.permute(0, 3, 1, 2)
+        pixels = x if x.dtype == torch.uint8 else x.float()
+        found = {k: np.asarray(v) for k, v in (labels or {}).items()}
+        return cls(pixels.contiguous().clone(), found)
+
+    @classmethod
+    def read(cls, path: str | Path, *, grey: bool | None = None) -> Images:
+        """Images of an image file, of a folder with one folder for each class, or of an ``.npz`` that ``save`` wrote.
+
+        For ``grey`` and the errors see :func:`.files.read`.
+        """
+        from .files import read
+
+        return read(path, grey=grey)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (red, green, blue)."""
+        return self.pixels.shape[1]
+
+    def floats(self) -> Images:
+        """The same with ``float32`` pixels, 0 to 1; :meth:`bytes` brings every byte back."""
+        if self.pixels.dtype == torch.float32:
+            return self
+        return Images(self.pixels.float() / 255, self.labels)
+
+    def bytes(self) -> Images:
+        """The same with ``uint8`` pixels, rounded to the nearest."""
+        if self.pixels.dtype == torch.uint8:
+            return self
+        return Images((self.pixels * 255).round().to(torch.uint8), self.labels)
+
+    def __repr__(self) -> str:
+        (h, w), kind = self.size, "grey" if self.channels == 1 else "RGB"
+        labels = f", labels {', '.join(self.labels)}" if self.labels else ""
+        return f"Images({len(self)} of {h} x {w}, {kind}, {str(self.pixels.dtype)[6:]}{labels})"
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __iter__(self) -> Iterator[Images]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Images: ...
+    @overload
+    def __getitem__(self, index: slice | NDArray[Any] | Sequence[int]) -> Images: ...
+    def __getitem__(self, index: int | slice | NDArray[Any] | Sequence[int]) -> Images:
+        rows = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        rows = np.atleast_1d(rows)
+        labels = {name: np.asarray(values)[rows] for name, values in self.labels.items()}
+        return Images(self.pixels[torch.from_numpy(rows.copy())], labels)
+
+    def labelled(self, **labels: ArrayLike) -> Images:
+        """The same with further labels."""
+        found = {k: np.asarray(v) for k, v in labels.items()}
+        return Images(self.pixels, {**self.labels, **found})
+
+    def save(self, path: str | Path) -> Path:
+        """Write one file, whole or not at all: a picture (``.png``), many images as a grid in it; or ``.npz``.
+
+        An ``.npz`` keeps pixels and labels as they are, and :meth:`read` brings them back; pictures are rounded to 8
+        bits. A path without suffix becomes a folder of numbered pictures, in a folder for each class if there are
+        classes. Raises ``ValueError`` for another suffix.
+        """
+        from .files import write
+
+        return write(self, path)
+
+    def report(self, reference: Images | None = None, *, seed: int = 0, **checks: int) -> Report:
+        """Judge the images, beside real ones if there are any; see :func:`.evaluation.evaluate`."""
+        from .evaluation import evaluate
+
+        if checks:
+            raise ValueError(f"images have no further checks, got {', '.join(checks)}")
+        return evaluate(self, reference, seed=seed)
+
+    def grid(self, columns: int | None = None, gap: int = 1) -> Tensor:
+        """All images side by side, (C, H', W') uint8, on a grid of about as many rows as columns."""
+        x, n = self.bytes().pixels, len(self)
+        columns = columns or int(np.ceil(np.sqrt(n)))
+        rows = -(-n // columns)
+        (h, w), c = self.size, self.channels
+        out = torch.full((c, rows * (h + gap) - gap, columns * (w + gap) - gap), 255, dtype=x.dtype)
+        for i, image in enumerate(x):
+            top, left = i // columns * (h + gap), i % columns * (w + gap)
+            out[:, top : top + h, left : left + w] = image
+        return out
+
+    def plot(self) -> Figure:
+        """All images on a grid, each under its class if it has one."""
+        from .viewer import figure
+
+        return figure(self)
+
+    def _repr_png_(self) -> bytes:
+        from .viewer import png
+
+        return png(self)
+
+    def _repr_html_(self) -> str:
+        from .viewer import html
+
+        return html(self)
+
+
+def _check_range(x: Tensor) -> None:
+    low, high = float(x.min()), float(x.max())
+    if not bool(x.isfinite().all()):
+        raise ValueError("pixels hold NaN or infinity; repair or drop the image")
+    if low >= 0 and high <= 1:
+        return
+    if high > 1.5 and low >= 0:
+        hint = "these look like bytes: cast them to uint8, or divide by 255"
+    elif low >= -1 and high <= 1:
+        hint = "these run from -1 to 1: take (x + 1) / 2"
+    else:
+        hint = "clamp or scale them"
+    raise ValueError(f"float pixels run from 0 to 1, got {low:.4g} to {high:.4g}; {hint}")

@@ -1,0 +1,54 @@
+"""Arrays of two parts in one ``.npz``, as several data sets come."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..container import Images
+
+__all__ = ["arrays", "parts"]
+
+
+def arrays(path: Path, size: tuple[int, int], channels: int, names: NDArray[np.str_]) -> Images:
+    """Images of an ``.npz`` with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` for a file of something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with np.load(path) as data:
+            found = {k: data[k] for k in ("x_train", "y_train", "x_test", "y_test")}
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not an .npz with x_train, y_train, x_test and y_test: {error}"
+        ) from error
+    return parts(found, size, channels, names, str(path))
+
+
+def parts(
+    found: dict[str, NDArray[Any]],
+    size: tuple[int, int],
+    channels: int,
+    names: NDArray[np.str_],
+    source: str,
+) -> Images:
+    """Training and test images as one set; ``ValueError`` if they are not bytes of this size and these classes."""
+    for part in ("train", "test"):
+        x, y = found[f"x_{part}"], found[f"y_{part}"]
+        shape = (len(x), *size, channels) if channels > 1 else (len(x), *size)
+        if x.dtype != np.uint8 or x.shape != shape or y.shape != (len(x),):
+            raise ValueError(
+                f"{source}: x_{part} must be uint8 {shape} and y_{part} ({len(x)},), got {x.dtype} {x.shape}, {y.shape}"
+            )
+        if len(y) and int(y.max()) >= len(names):
+            raise ValueError(f"{source}: y_{part} must lie below {len(names)}, got {y.max()}")
+    pixels = np.concatenate([found["x_train"], found["x_test"]])
+    classes = names[np.concatenate([found["y_train"], found["y_test"]]).astype(np.int64)]
+    part = np.repeat(["train", "test"], [len(found["x_train"]), len(found["x_test"])])
+    return Images.of(pixels, {"label": classes, "part": part})
