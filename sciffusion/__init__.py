@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from sciffusion.schedule import ScaledLinear as ScaledLinear
     from sciffusion.schedule import SigmoidSchedule as SigmoidSchedule
     from sciffusion.schedule import SubVP as SubVP
+    from sciffusion.schedule import Tabulated as Tabulated
     from sciffusion.schedule import TrigFlow as TrigFlow
     from sciffusion.schedule import ZeroTerminalSNR as ZeroTerminalSNR
     from sciffusion.schedule import resolution_shift as resolution_shift
@@ -262,6 +263,7 @@ _NAMES = {
         "ScaledLinear",
         "SigmoidSchedule",
         "SubVP",
+        "Tabulated",
         "TrigFlow",
         "ZeroTerminalSNR",
         "resolution_shift",

@@ -15,6 +15,7 @@ from sciffusion.schedule.flow import Interpolant, RectifiedFlow
 from sciffusion.schedule.learned import Learned
 from sciffusion.schedule.preserving import Cosine, Laplace, Polynomial, SigmoidSchedule, TrigFlow
 from sciffusion.schedule.resolution import resolution_shift, token_shift
+from sciffusion.schedule.tabulated import Tabulated
 from sciffusion.schedule.terminal import ZeroTerminalSNR
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Shifted",
     "SigmoidSchedule",
     "SubVP",
+    "Tabulated",
     "TrigFlow",
     "VariancePreserving",
     "ZeroTerminalSNR",

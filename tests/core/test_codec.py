@@ -11,6 +11,8 @@ from sciffusion.noise import Noise
 class Doubling(Codec):
     """Data (B, 2, n) as a latent of two channels with other scales, and noise of a known size."""
 
+    scale: Tensor
+
     def __init__(self, std: float | None) -> None:
         super().__init__(2)
         self.std = std

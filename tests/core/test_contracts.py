@@ -27,7 +27,7 @@ from sciffusion.oracle_jump import Sequences
 from sciffusion.oracle_manifold import Atoms, Cardioid
 from sciffusion.process import Gaussian, Geodesic, Joint, Jump, Process, Wrapped
 from sciffusion.samplers import BDIA, LMS, EulerMaruyama
-from sciffusion.schedule import VE, VP, Learned, RectifiedFlow, Schedule
+from sciffusion.schedule import VE, VP, Learned, RectifiedFlow, Schedule, Tabulated
 from sciffusion.solver import Solver
 from sciffusion.space import SO3, Categorical, Space, Sphere, Torus, ZeroCoM
 from sciffusion.state import State, Value
@@ -95,6 +95,14 @@ def the_schedule(case: object) -> None:
     assert isinstance(case, Schedule)
     with torch.no_grad():
         check_schedule(case)
+
+
+def tables() -> list[Schedule]:
+    """DDPM's table, and one that ends on pure noise."""
+    rates = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    ending = torch.cos(torch.linspace(0, 0.5 * torch.pi, 17, dtype=torch.float64)[1:]) ** 2
+    ending[-1] = 0
+    return [Tabulated((1 - rates).cumprod(0)), Tabulated(ending)]
 
 
 def grid_cases() -> list[Grid]:
@@ -254,7 +262,7 @@ def the_method(case: object) -> None:
 
 CONTRACTS = [
     Contract(Layout, the_layout, layout_cases),
-    Contract(Schedule, the_schedule, lambda: [*SCHEDULES, Learned()]),
+    Contract(Schedule, the_schedule, lambda: [*SCHEDULES, Learned(), *tables()]),
     Contract(Grid, the_grid, grid_cases),
     Contract(Solver, the_solver, lambda: [*SOLVERS, LMS(3), EulerMaruyama(), BDIA()]),
     Contract(Space, the_space, space_cases),
