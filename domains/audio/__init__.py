@@ -8,6 +8,7 @@
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .clip import Clip, Clips
+from .filling import Replacement
 from .mel import LogMel, MelConfig
 from .model import AudioModel, Guide, SamplingConfig
 from .networks import FramesConfig, PatchesConfig, UNetConfig
@@ -36,6 +37,7 @@ __all__ = [
     "ObjectiveConfig",
     "PatchesConfig",
     "Recovery",
+    "Replacement",
     "SamplingConfig",
     "UNetConfig",
     "check_output",

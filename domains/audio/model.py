@@ -22,6 +22,7 @@ from sciffusion.samplers import Multistep, Sampler
 from sciffusion.state import State
 from sciffusion.training import export, load_weights
 
+from . import repair
 from .adapter import Condition, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
@@ -112,6 +113,10 @@ class AudioModel:
     sampling: SamplingConfig = SamplingConfig()
     recovery: Recovery | None = None
     info: Mapping[str, Any] | None = None
+
+    inpaint = repair.inpaint
+    extend = repair.extend
+    super_resolve = repair.super_resolve
 
     def __post_init__(self) -> None:
         if self.recovery is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import final
@@ -15,8 +16,9 @@ from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 
 from .mel import MelConfig, filters
+from .stft import Framing
 
-__all__ = ["GriffinLim", "Recovery"]
+__all__ = ["GriffinLim", "Recovery", "consistent", "magnitudes"]
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,42 @@ class GriffinLim(Recovery):
     def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, mels, T) to (B, T * hop); see :class:`Recovery`."""
         self._check(mel, mask)
-        framing = self.config.framing
-        magnitude = (_inverse(self.config).to(mel) @ mel.exp()).clamp(min=0)
+        framing, magnitude = self.config.framing, magnitudes(self.config, mel)
         if mask is not None:
             magnitude = magnitude.where(mask[:, None], 0)
         # frame by frame, so that those of a short clip are those of a long one
         start = torch.empty(1, mel.shape[2], magnitude.shape[1])
         phase = 2 * math.pi * Noise(self.seed).uniform(start, Dense(1)).mT.to(mel)
         spectrum = torch.polar(magnitude, phase.expand_as(magnitude).contiguous())
-        share, before = self.momentum / (1 + self.momentum), torch.zeros_like(spectrum)
-        for _ in range(self.iterations):
-            fitting = framing.analyse(framing.synthesise(spectrum, mask))
-            spectrum = fitting - share * before
-            spectrum = magnitude * spectrum / spectrum.abs().clamp(min=1e-9)
-            before = fitting
-        return framing.synthesise(spectrum, mask)
+        return consistent(framing, magnitude, spectrum, self.iterations, self.momentum, mask)
+
+
+def magnitudes(config: MelConfig, mel: Tensor) -> Tensor:
+    """Magnitudes of single frequencies (B, n_fft // 2 + 1, T) of log-mels (B, mels, T): the least squares solution."""
+    return (_inverse(config).to(mel) @ mel.exp()).clamp(min=0)
+
+
+def consistent(
+    framing: Framing,
+    magnitude: Tensor,
+    spectrum: Tensor,
+    iterations: int = 32,
+    momentum: float = 0.99,
+    mask: Tensor | None = None,
+    hold: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The waveform (B, T * hop) that Griffin-Lim finds for magnitudes (B, F, T) from the phases of a spectrum.
+
+    ``hold`` is a projection: it takes a waveform and puts in what is known of it, in every iteration but the last.
+    """
+    share, before = momentum / (1 + momentum), torch.zeros_like(spectrum)
+    for _ in range(iterations):
+        waves = framing.synthesise(spectrum, mask)
+        fitting = framing.analyse(waves if hold is None else hold(waves))
+        spectrum = fitting - share * before
+        spectrum = magnitude * spectrum / spectrum.abs().clamp(min=1e-9)
+        before = fitting
+    return framing.synthesise(spectrum, mask)
 
 
 @cache

@@ -1,0 +1,146 @@
+r"""Frames that complete given ones: posterior samples of a model, in windows as long as what it was trained on.
+
+A frame of a window is observed with a small error (a twentieth of the standard deviation of the training data), or not
+at all; the core's posterior methods sample what is missing, and what was given is put back exactly. More frames than a
+model knows are completed from window to window, each of which sees half a window of what is there already. Every window
+is drawn from the model itself, at the level that its own frames have, so errors do not add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor
+
+from sciffusion.denoiser import Denoiser
+from sciffusion.inverse import MMPS, Mask, Method, Posterior, RePaint
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Sampler
+from sciffusion.state import State
+
+from .adapter import Condition, mel_state
+
+if TYPE_CHECKING:
+    from .model import AudioModel, Guidance
+
+__all__ = ["METHOD", "Drawing", "Replacement", "complete"]
+
+METHOD: Method = MMPS(1)
+"""How known entries condition a model: the covariance that its own derivative tells, one step of its solution."""
+
+TOLERANCE = 0.05
+"""The standard deviation with which given frames are observed, in units of the model."""
+
+
+@final
+@dataclass(frozen=True)
+class Replacement:
+    """Given frames are put in anew at every step, which is taken ``rounds`` times (Lugmayr et al., RePaint, 2022)."""
+
+    rounds: int = 4
+    jump: int = 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A model that was asked for something, and how n clips are drawn from it."""
+
+    model: AudioModel
+    cond: Condition
+    guidance: Guidance | None
+    sampler: Sampler
+    seeds: Sequence[int]
+
+    @classmethod
+    def of(
+        cls,
+        model: AudioModel,
+        n: int,
+        given: Mapping[str, object] | None,
+        guidance: Guidance | None,
+        steps: int | None,
+        sampler: Sampler | None,
+        seed: int,
+    ) -> Drawing:
+        """Check what all verbs share. Raises ``ValueError`` for n below 1 and what the model was not trained for."""
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        cond = model.condition(given or {}, n)
+        sampler = sampler or model.sampling.sampler(steps)
+        return cls(model, cond, guidance, sampler, sample_seeds(seed, n))
+
+    @property
+    def longest(self) -> int:
+        """The number of frames of the longest clip that the model was trained on."""
+        return self.model.config.mel.frames(int(self.model.catalogue.samples.max()))
+
+    def denoiser(self) -> Denoiser:
+        """The model's, asked for what was given and guided."""
+        return self.model.guided(self.cond, self.guidance)
+
+    def noise(self, part: int = 0) -> Noise:
+        """A stream for each clip, another one for each part of it."""
+        return Noise([sample_seeds(s, part + 1)[part] for s in self.seeds])
+
+    def run(self, denoiser: Denoiser, like: State, part: int = 0) -> State:
+        """Draw states like this one from noise."""
+        noise = self.noise(part)
+        x = self.sampler(denoiser, denoiser.process.prior(like, noise), noise).x
+        assert isinstance(x, State)
+        return x
+
+
+def complete(
+    drawing: Drawing, frames: Tensor, known: Tensor, method: Method | Replacement = METHOD
+) -> Tensor:
+    """Frames in units of the model, (n, T, mels), n completions of given ones.
+
+    Args:
+        drawing: from what, and how.
+        frames: the given ones (T, mels), anything where unknown.
+        known: which of their entries are given, (T, mels).
+        method: any posterior method of the core, or :class:`Replacement`.
+    """
+    device, n = drawing.model.device, len(drawing.seeds)
+    x = frames.to(device).where(known.to(device), 0.0).expand(n, -1, -1).clone()
+    known, part = known.clone(), 0
+    while not bool(known.all()):
+        start, end = _window(known.all(1), drawing.longest)
+        here = known[start:end].to(device)
+        x[:, start:end] = _filled(drawing, x[:, start:end], here, method, part)
+        known[start:end] = True
+        part += 1
+    return x
+
+
+def _window(done: Tensor, size: int) -> tuple[int, int]:
+    """Where the first frames that are not done lie: a window around a few of them, or with half of it before them."""
+    total = len(done)
+    first = int((~done).int().argmax())
+    after = done[first:].int()
+    count = int(after.argmax()) if bool(after.any()) else total - first
+    before = max(size - count, size // 2) // 2 if count < size // 2 else size // 2
+    start = max(0, min(first - before, total - size))
+    return start, min(start + size, total)
+
+
+def _filled(
+    drawing: Drawing, x: Tensor, known: Tensor, method: Method | Replacement, part: int
+) -> Tensor:
+    """One window, (n, T, mels)."""
+    state, mask = mel_state(list(x)), known.expand_as(x)
+    denoiser = drawing.denoiser()
+    if isinstance(method, Replacement):
+        noise = drawing.noise(part)
+        start = denoiser.process.prior(state, noise)
+        paint = RePaint(drawing.sampler, state, {"mel": mask}, method.rounds, method.jump)
+        made = paint(denoiser, start, noise).x
+        assert isinstance(made, State)
+    else:
+        posterior = Posterior(denoiser, Mask(mask, "mel"), state, TOLERANCE, method)
+        made = drawing.run(posterior, state, part)
+    return torch.where(mask, x, made["mel"])

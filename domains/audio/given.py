@@ -1,0 +1,158 @@
+"""A given sound: how a model hears it, which of its frames are whole, and how what was made is put into it.
+
+Models hear one channel at their own rate, scaled so that its peak is 0.5. What they make goes back the same way: scaled
+and resampled, into every channel at that channel's level. Samples that nobody asked to change are never touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .clip import Clip
+from .mel import LogMel, MelConfig
+from .task import PEAK
+
+__all__ = ["Given", "Segments", "holes"]
+
+Segments = tuple[float, float] | Sequence[tuple[float, float]]
+"""From when to when, in seconds: one segment, or several."""
+
+FADE = 0.004
+"""Seconds that a made sound takes to replace a given one."""
+
+
+def holes(clip: Clip, seconds: Segments) -> list[tuple[int, int]]:
+    """Segments as samples from and to, in order, those that touch made one.
+
+    Raises ``ValueError`` for none, one outside the clip, one without a sample, and for segments that leave nothing.
+    """
+    single = len(seconds) == 2 and isinstance(seconds[0], (int, float))
+    pairs: Sequence[tuple[float, float]] = [seconds] if single else list(seconds)  # type: ignore[list-item,arg-type]
+    if not pairs:
+        raise ValueError("seconds names no segment; give (start, end), or a list of such pairs")
+    spans = []
+    for a, b in pairs:
+        if not 0 <= a < b <= clip.seconds + 0.5 / clip.rate:
+            raise ValueError(
+                f"seconds must lie within the {clip.seconds:.3f} s of the clip and hold some of it, got {a} to {b}"
+            )
+        first, last = round(a * clip.rate), min(round(b * clip.rate), clip.samples.shape[1])
+        if first >= last:
+            raise ValueError(f"seconds {a} to {b} holds no sample at {clip.rate} Hz")
+        spans.append((first, last))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    if merged == [(0, clip.samples.shape[1])]:
+        raise ValueError("seconds leaves nothing of the clip to go by; sample makes new ones")
+    return merged
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A clip with holes as a model hears it.
+
+    ``wave`` (N,) is its mean channel at the model's rate times ``gain``, zero in the holes, and ``missing`` (N,) is
+    True there.
+
+    Raises ``ValueError`` if what is left is silent.
+    """
+
+    clip: Clip
+    spans: Sequence[tuple[int, int]]
+    config: MelConfig
+    wave: Tensor
+    missing: Tensor
+    gain: float
+
+    @classmethod
+    def of(cls, clip: Clip, config: MelConfig, spans: Sequence[tuple[int, int]] = ()) -> Given:
+        """Hear a clip; what lies in its holes is not looked at."""
+        left = clip.samples.clone()
+        for a, b in spans:
+            left[:, a:b] = 0
+        heard = Clip(left, clip.rate).mono()
+        if heard.peak == 0:
+            where = " outside the segments" if spans else ""
+            why = "; its channels cancel each other" if bool(left.any()) else ""
+            raise ValueError(f"the clip is silent{where}: it tells a model nothing{why}")
+        wave = heard.resample(config.rate).samples[0]
+        missing, scale = torch.zeros(len(wave), dtype=torch.bool), config.rate / clip.rate
+        for a, b in spans:
+            missing[math.floor(a * scale) : math.ceil(b * scale)] = True
+        wave = wave.masked_fill(missing, 0)
+        gain = PEAK / float(wave.abs().max())
+        return cls(clip, spans, config, wave * gain, missing, gain)
+
+    def frames(self) -> Tensor:
+        """The log-mel frames, (T, mels)."""
+        return LogMel(self.config).encode(self.wave[None])[0].mT.contiguous()
+
+    def whole(self) -> Tensor:
+        """Whether a frame sees nothing of a hole, (T,)."""
+        framing = self.config.framing
+        left = (framing.n_fft - framing.hop) // 2
+        count = framing.frames(len(self.wave))
+        total = (count - 1) * framing.hop + framing.n_fft
+        gaps = F.pad(self.missing.float(), (left, total - left - len(self.wave)))
+        return gaps.unfold(0, framing.n_fft, framing.hop).amax(1) == 0
+
+    def put_in(self, made: Tensor) -> Tensor:
+        """Made waveforms (n, T * hop) with the given samples in their places."""
+        keep = F.pad(~self.missing, (0, made.shape[1] - len(self.wave)))
+        wave = F.pad(self.wave, (0, made.shape[1] - len(self.wave)))
+        return torch.where(keep.to(made.device), wave.to(made), made)
+
+    def completed(self, made: Tensor) -> list[Clip]:
+        """The clip with its holes filled by made waveforms (n, T * hop), at its own rate and with its own channels.
+
+        Outside the holes it is the clip bit by bit. Within, over 4 ms (or half of a shorter hole), its mirror image
+        about the edge fades out and the made sound in, with constant power, so nothing jumps. All channels get the same
+        sound, each at the level that it has elsewhere.
+        """
+        out = []
+        for row in made.cpu() / self.gain:
+            sound = Clip(row[None, : len(self.wave)], self.config.rate).resample(self.clip.rate)
+            out.append(self._filled(sound.samples[0, : self.clip.samples.shape[1]]))
+        return out
+
+    def _filled(self, sound: Tensor) -> Clip:
+        samples, rate = self.clip.samples.clone(), self.clip.rate
+        keep = torch.ones(samples.shape[1], dtype=torch.bool)
+        for a, b in self.spans:
+            keep[a:b] = False
+        # a channel's level beside that of the mean of all, which the model heard
+        known = samples[:, keep].double()
+        level = (known.square().mean(1) / known.mean(0).square().mean()).sqrt().to(samples)
+        edges = [0, *(x for span in self.spans for x in span), samples.shape[1]]
+        for i, (a, b) in enumerate(self.spans):
+            inside = level[:, None] * sound[a:b]
+            before, after = a - edges[2 * i], edges[2 * i + 3] - b
+            most = min(max(1, round(FADE * rate)), (b - a) // 2)
+            left, right = min(most, before), min(most, after)
+            if left:
+                mirror = self.clip.samples[:, a - left : a].flip(1)
+                inside[:, :left] = _crossed(mirror, inside[:, :left])
+            if right:
+                mirror = self.clip.samples[:, b : b + right]
+                inside[:, -right:] = _crossed(mirror, inside[:, -right:].flip(1)).flip(1)
+            samples[:, a:b] = inside
+        return Clip(samples, rate)
+
+
+def _crossed(out: Tensor, into: Tensor) -> Tensor:
+    """One sound that fades into another, with constant power."""
+    w = out.shape[1]
+    angle = (torch.arange(w, dtype=torch.float64) + 0.5) / w * (math.pi / 2)
+    return (out * angle.cos() + into * angle.sin()).to(into)

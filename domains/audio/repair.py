@@ -1,0 +1,193 @@
+"""Repair of given clips: holes filled, clips made longer, missing frequencies put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sciffusion.inverse import Method
+from sciffusion.samplers import Sampler
+
+from .clip import Clip, Clips
+from .filling import METHOD, Drawing, Replacement, complete
+from .given import Given, Segments, holes
+from .mel import filters
+from .recovery import GriffinLim, consistent, magnitudes
+
+if TYPE_CHECKING:
+    from .model import AudioModel, Guidance
+
+__all__ = ["extend", "inpaint", "super_resolve"]
+
+
+def inpaint(
+    model: AudioModel,
+    clip: Clip,
+    seconds: Segments,
+    n: int = 1,
+    *,
+    given: Mapping[str, object] | None = None,
+    guidance: Guidance = 1.0,
+    method: Method | Replacement = METHOD,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Clips:
+    """Fill segments of a clip, n times.
+
+    Outside the segments all samples are those of the clip, bit by bit, at its own rate and in all its channels; what
+    lies inside is not looked at. Frames that see nothing of a hole condition the model; phases are found with the given
+    samples held fast, and over 4 ms inside a hole the given sound fades into the made one (:class:`.given.Given`). The
+    model hears the mean of the channels at its own rate, and so the made sound has nothing above half of that rate.
+    Clip i depends on ``seed`` and i alone (up to rounding).
+
+    Args:
+        model: of such clips; a longer one is filled from window to window.
+        clip: of any rate, mono or stereo.
+        seconds: ``(start, end)`` in seconds, or a list of such pairs.
+        n: how many different fillings.
+        given: attributes by name, as :meth:`.AudioModel.sample` takes them; what is not named is left open.
+        guidance: as there; 1 is a sample of the posterior.
+        method: any posterior method of the core (:mod:`sciffusion.inverse`), or :class:`.filling.Replacement`.
+        seed: of everything random.
+        steps: of the solver, for each window.
+        sampler: any of the core, instead of the model's own.
+
+    Raises:
+        ValueError: a segment outside the clip or without a sample, segments that leave nothing or silence only, and
+            attributes that the model does not know.
+    """
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
+    heard = Given.of(clip, model.config.mel, holes(clip, seconds))
+    return _completed(drawing, heard, method)
+
+
+def extend(
+    model: AudioModel,
+    clip: Clip,
+    seconds: float,
+    n: int = 1,
+    *,
+    given: Mapping[str, object] | None = None,
+    guidance: Guidance = 1.0,
+    method: Method | Replacement = METHOD,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Clips:
+    """Make a clip longer, ``seconds`` in all, n times; for the arguments see :func:`inpaint`.
+
+    The given part is unchanged, bit by bit. What follows is made from window to window, of the length of the longest
+    training clip, each with half a window of what came before.
+
+    Raises:
+        ValueError: ``seconds`` not above the clip's own, a silent clip, and what :func:`inpaint` refuses.
+    """
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
+    size, length = clip.samples.shape[1], round(seconds * clip.rate)
+    if length <= size:
+        raise ValueError(
+            f"seconds must exceed the {clip.seconds:.3f} s of the clip, the length of the whole, got {seconds}"
+        )
+    longer = Clip(F.pad(clip.samples, (0, length - size)), clip.rate)
+    return _completed(drawing, Given.of(longer, model.config.mel, [(size, length)]), method)
+
+
+def _completed(drawing: Drawing, heard: Given, method: Method | Replacement) -> Clips:
+    model, whole = drawing.model, heard.whole()
+    frames = model.standard.encode(heard.frames())
+    known = whole[:, None].expand_as(frames)
+    made = model.standard.decode(complete(drawing, frames, known, method)).mT.contiguous()
+    own = model.config.mel.framing.analyse(heard.wave[None]).to(made.device)
+    magnitude = torch.where(whole.to(made.device), own.abs(), magnitudes(model.config.mel, made))
+    waves = _phased(model, made, magnitude, heard.put_in)
+    return Clips(heard.completed(waves))
+
+
+def super_resolve(
+    model: AudioModel,
+    clip: Clip,
+    n: int = 1,
+    *,
+    cutoff: float | None = None,
+    given: Mapping[str, object] | None = None,
+    guidance: Guidance = 1.0,
+    method: Method | Replacement = METHOD,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Clips:
+    """Put in the frequencies above ``cutoff`` that a clip lacks, n times; for the other arguments see :func:`inpaint`.
+
+    What is observed are the mel bins that end below the cut-off; the others are drawn from the model. Below the cut-off
+    the result is the given sound: the same coefficients of the Fourier transform of the whole clip, phases included.
+    Phases above it are found by Griffin-Lim with the lower band held fast. The result is mono, at the model's rate.
+
+    Args:
+        model: of clips with all frequencies.
+        clip: of a lower rate, or of any rate with a cut-off.
+        n: how many different ones.
+        cutoff: in Hz; None: 0.9 of half the clip's rate, for what lies above is weakened wherever it was made.
+        given: attributes by name.
+        guidance: 1 is a sample of the posterior.
+        method: any posterior method of the core, or :class:`.filling.Replacement`.
+        seed: of everything random.
+        steps: of the solver, for each window.
+        sampler: any of the core, instead of the model's own.
+
+    Raises:
+        ValueError: no cut-off for a clip of the model's rate or a higher one, a cut-off outside the clip's or the
+            model's band, a silent clip, and attributes that the model does not know.
+    """
+    config = model.config.mel
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
+    if cutoff is None:
+        if clip.rate >= config.rate:
+            raise ValueError(
+                f"the clip has {clip.rate} Hz and the model {config.rate}: nothing is missing; say cutoff, in Hz, if "
+                "the sound ends below"
+            )
+        cutoff = 0.45 * clip.rate
+    if not 0 < cutoff <= min(clip.rate, config.rate) / 2:
+        raise ValueError(
+            f"cutoff must lie above 0 and up to {min(clip.rate, config.rate) / 2:g} Hz, got {cutoff:g}"
+        )
+    heard = Given.of(clip, config)
+    frames = model.standard.encode(heard.frames())
+    bins = torch.arange(config.n_fft // 2 + 1) * (config.rate / config.n_fft)
+    low = ~(filters(config)[:, bins > cutoff] > 0).any(1)
+    if not bool(low.any()):
+        raise ValueError(f"cutoff {cutoff:g} Hz leaves no mel bin of the model; raise it")
+    known = low.expand_as(frames)
+    made = model.standard.decode(complete(drawing, frames, known, method)).mT.contiguous()
+    own = config.framing.analyse(heard.wave[None]).to(made.device)
+    below = (bins <= cutoff).to(made.device)[:, None]
+    magnitude = torch.where(below, own.abs(), magnitudes(config, made))
+
+    def hold(waves: Tensor) -> Tensor:
+        return _below(heard.wave, waves, cutoff / config.rate)
+
+    waves = hold(_phased(model, made, magnitude, hold)[:, : len(heard.wave)])
+    return Clips([Clip(w[None] / heard.gain, config.rate) for w in waves.cpu()])
+
+
+def _below(wave: Tensor, made: Tensor, share: float) -> Tensor:
+    """Made sounds (n, N) with the frequencies of a wave up to a share of the rate."""
+    size = made.shape[1]
+    mine, theirs = torch.fft.rfft(F.pad(wave, (0, size - len(wave))).to(made)), torch.fft.rfft(made)
+    low = torch.arange(theirs.shape[1], device=made.device) <= share * size
+    return torch.fft.irfft(torch.where(low, mine, theirs), size)
+
+
+def _phased(
+    model: AudioModel, mel: Tensor, magnitude: Tensor, hold: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Waveforms of magnitudes (n, F, T) with what is known held fast, from what the model's recovery makes of mels."""
+    framing = model.config.mel.framing
+    start = (model.recovery or GriffinLim(model.config.mel))(mel)
+    phases = framing.analyse(hold(start))
+    return consistent(framing, magnitude, phases, hold=hold)
