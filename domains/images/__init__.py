@@ -1,1 +1,49 @@
-"""Images."""
+"""Images: generated, filled in, continued, edited and judged, by diffusion of pixels or of latents.
+
+>>> from sciffusion.domains import images
+>>> model = images.load("digits")                                             # doctest: +SKIP
+>>> model.sample(16, given={"label": 7}, seed=0)                              # doctest: +SKIP
+"""
+
+from .adapter import ModelConfig
+from .api import check_output, load, models, recipe, train
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .autoencoder_task import AutoencoderTask, AutoencoderTraining
+from .classifier import Classifier, ClassifierConfig
+from .classifier_task import ClassifierTask, ClassifierTraining
+from .container import Images
+from .datasets import DATASETS
+from .model import ImageModel, SamplingConfig
+from .networks import PatchesConfig, UNetConfig
+from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
+
+COMMANDS = ("data", "sample", "train")
+"""The commands of ``sciffusion`` that serve images."""
+
+__all__ = [
+    "COMMANDS",
+    "DATASETS",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "AutoencoderTask",
+    "AutoencoderTraining",
+    "Classifier",
+    "ClassifierConfig",
+    "ClassifierTask",
+    "ClassifierTraining",
+    "DataConfig",
+    "ImageModel",
+    "ImageTask",
+    "ImageTraining",
+    "Images",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PatchesConfig",
+    "SamplingConfig",
+    "UNetConfig",
+    "check_output",
+    "load",
+    "models",
+    "recipe",
+    "train",
+]

@@ -29,8 +29,8 @@ class Images(Sequence["Images"]):
     """Images of one size, with labels: one value for each image by name.
 
     ``pixels`` (N, C, H, W) are ``uint8``, 0 to 255, or ``float32``, 0 to 1; which of both never changes silently: see
-    :meth:`floats` and :meth:`bytes`. C is 1 (grey) or 3 (red, green, blue). ``images[3]`` is a set of one image; a
-    slice, a boolean array or a list of indices gives the others. In a notebook they show themselves.
+    :meth:`to_floats` and :meth:`to_bytes`. C is 1 (grey) or 3 (red, green, blue). ``images[3]`` is a set of one image;
+    a slice, a boolean array or a list of indices gives others. In a notebook they show themselves.
 
     Raises ``ValueError`` for another shape, type or range, values that are not finite, no images, and a label with
     another number of values.
@@ -106,13 +106,13 @@ class Images(Sequence["Images"]):
         """1 (grey) or 3 (red, green, blue)."""
         return self.pixels.shape[1]
 
-    def floats(self) -> Images:
-        """The same with ``float32`` pixels, 0 to 1; :meth:`bytes` brings every byte back."""
+    def to_floats(self) -> Images:
+        """The same with ``float32`` pixels, 0 to 1; :meth:`to_bytes` brings every byte back."""
         if self.pixels.dtype == torch.float32:
             return self
         return Images(self.pixels.float() / 255, self.labels)
 
-    def bytes(self) -> Images:
+    def to_bytes(self) -> Images:
         """The same with ``uint8`` pixels, rounded to the nearest."""
         if self.pixels.dtype == torch.uint8:
             return self
@@ -165,7 +165,7 @@ class Images(Sequence["Images"]):
 
     def grid(self, columns: int | None = None, gap: int = 1) -> Tensor:
         """All images side by side, (C, H', W') uint8, on a grid of about as many rows as columns."""
-        x, n = self.bytes().pixels, len(self)
+        x, n = self.to_bytes().pixels, len(self)
         columns = columns or int(np.ceil(np.sqrt(n)))
         rows = -(-n // columns)
         (h, w), c = self.size, self.channels

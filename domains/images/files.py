@@ -52,7 +52,7 @@ def write(images: Images, path: str | Path) -> Path:
     if path.suffix == ".npz":
         arrays = {f"label.{k}": np.asarray(v) for k, v in images.labels.items()}
         with atomic_write(path) as part, open(part, "wb") as file:
-            np.savez_compressed(file, pixels=images.pixels.numpy(), **arrays)
+            np.savez_compressed(file, pixels=images.pixels.numpy(), **arrays)  # type: ignore[arg-type]
         return path
     if path.suffix.lower() not in PICTURES:
         raise ValueError(
@@ -75,7 +75,7 @@ def _spread(images: Images, folder: Path) -> Path:
     """Numbered pictures in a folder, each class in its own."""
     width = len(str(len(images) - 1))
     classes = images.labels.get("label")
-    for i, pixels in enumerate(images.bytes().pixels):
+    for i, pixels in enumerate(images.to_bytes().pixels):
         inner = folder if classes is None else folder / _name(str(classes[i]))
         inner.mkdir(parents=True, exist_ok=True)
         with atomic_write(inner / f"{i:0{width}d}.png") as part:

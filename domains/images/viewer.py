@@ -54,7 +54,7 @@ def figure(images: Images) -> Figure:
     height = 1.25 if titles is not None else 1.0
     made: Figure = module.Figure((columns, rows * height), dpi=120, layout="constrained")
     panels = made.subplots(rows, columns, squeeze=False)
-    shown = images.bytes().pixels
+    shown = images.to_bytes().pixels
     for i, panel in enumerate(panels.flat):
         panel.set_axis_off()
         if i >= n:

@@ -50,5 +50,5 @@ def parts(
             raise ValueError(f"{source}: y_{part} must lie below {len(names)}, got {y.max()}")
     pixels = np.concatenate([found["x_train"], found["x_test"]])
     classes = names[np.concatenate([found["y_train"], found["y_test"]]).astype(np.int64)]
-    part = np.repeat(["train", "test"], [len(found["x_train"]), len(found["x_test"])])
-    return Images.of(pixels, {"label": classes, "part": part})
+    which = np.repeat(["train", "test"], [len(found["x_train"]), len(found["x_test"])])
+    return Images.of(pixels, {"label": classes, "part": which})

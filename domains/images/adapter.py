@@ -1,0 +1,121 @@
+"""How images plug into the core: what is noised, what it is conditioned on, and the typed settings of a model.
+
+A batch of images is a plain tensor (B, C, H, W) in units of the training data's standard deviation: pixels, or the
+latents of an autoencoder, through one :class:`~sciffusion.codec.Codec` in both cases.
+
+A condition is a mapping with one entry for each attribute of the data (``label``, or any other): the number of its
+class, (B,), or the number of classes where the attribute is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor
+
+from sciffusion.codec import Codec
+from sciffusion.denoiser import Preconditioned
+from sciffusion.errors import did_you_mean
+from sciffusion.process import Gaussian
+from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.space import Euclidean
+
+from .autoencoder import Autoencoder, AutoencoderConfig, Pixels
+from .container import CHANNELS
+from .networks import ImageNet, PatchesConfig, UNetConfig
+
+__all__ = ["Condition", "ModelConfig"]
+
+Condition = Mapping[str, Tensor]
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "rectified-flow": RectifiedFlow(),
+    "cosine": Cosine(),
+    "trig-flow": TrigFlow(),
+    "edm": VE(sigma_min=0.002, sigma_max=80.0),
+}
+
+
+@final
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model of images: their size, its network, and what it is conditioned on.
+
+    ``channels`` and ``size`` (height, width) are those of the images that it makes; the size is found in the training
+    data if it is not given. ``attributes`` names labels that images may be asked by; ``classes`` are the values of
+    each, in order (empty: found in the training data). ``codec`` describes the autoencoder in whose latent the model
+    works; None: pixels.
+    """
+
+    channels: int = 1
+    size: tuple[int, int] = (0, 0)
+    network: UNetConfig | PatchesConfig = UNetConfig()
+    schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
+    attributes: tuple[str, ...] = ("label",)
+    classes: tuple[tuple[str, ...], ...] = ()
+    codec: AutoencoderConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in CHANNELS:
+            raise ValueError(
+                f"channels must be 1 (grey) or 3 (red, green, blue), got {self.channels}"
+            )
+        if self.classes and len(self.classes) != len(self.attributes):
+            raise ValueError(
+                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
+            )
+        if self.codec is not None and self.codec.channels != self.channels:
+            raise ValueError(
+                f"the autoencoder is one of images with {self.codec.channels} channels, the model's have "
+                f"{self.channels}"
+            )
+
+    def index(self, attribute: str, value: object) -> int:
+        """The number of an attribute's class; None is the number that leaves it open.
+
+        Raises ``ValueError`` for an attribute or a value that the model does not know.
+        """
+        if attribute not in self.attributes:
+            known = ", ".join(self.attributes) or "no attribute"
+            raise ValueError(
+                f"given names {attribute!r}, but this model knows {known}. "
+                f"{did_you_mean(attribute, self.attributes)}".rstrip()
+            )
+        classes = self.classes[self.attributes.index(attribute)]
+        if value is None:
+            return len(classes)
+        if str(value) in classes:
+            return classes.index(str(value))
+        if type(value) is int and 0 <= value < len(classes):
+            return value
+        raise ValueError(
+            f"{attribute} must be one of {', '.join(classes)}, or a number below {len(classes)}, got {value!r}. "
+            f"{did_you_mean(str(value), classes)}".rstrip()
+        )
+
+    def null(self) -> dict[str, int]:
+        """The condition that says nothing, one number for each entry."""
+        return {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
+
+    def process(self) -> Gaussian:
+        """The forward process."""
+        return Gaussian(SCHEDULES[self.schedule], Euclidean())
+
+    def codec_module(self) -> Codec:
+        """What takes images to what is noised, freshly initialised."""
+        return Pixels(self.channels) if self.codec is None else Autoencoder(self.codec)
+
+    def denoiser(self) -> Preconditioned:
+        """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
+        channels = self.channels if self.codec is None else self.codec.latent
+        net = ImageNet(self.network, channels, self.null())
+        return Preconditioned(net, self.process(), sigma_data=1.0)
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """The shape (C, H, W) of what is noised for images of a size."""
+        if self.codec is None:
+            return (self.channels, *size)
+        f = self.codec.factor
+        return (self.codec.latent, -(-size[0] // f), -(-size[1] // f))

@@ -1,0 +1,143 @@
+"""The verbs that notebooks and scripts begin with: load, recipe, train.
+
+>>> from sciffusion.domains import images                                     # doctest: +SKIP
+>>> model = images.load("digits")                                             # doctest: +SKIP
+>>> model.sample(16, given={"label": 7}, seed=0).save("sevens.png")           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sciffusion.config import load as load_config
+from sciffusion.config import read_yaml
+from sciffusion.errors import did_you_mean
+from sciffusion.training import Task, TrainState
+from sciffusion.training import train as run_training
+
+from .autoencoder import Autoencoder
+from .autoencoder_task import AutoencoderTask, AutoencoderTraining
+from .classifier import Classifier
+from .classifier_task import ClassifierTask, ClassifierTraining
+from .container import Images
+from .files import PICTURES
+from .model import ImageModel
+from .task import ImageTask, ImageTraining
+
+__all__ = ["check_output", "load", "models", "recipe", "train"]
+
+Training = ImageTraining | AutoencoderTraining | ClassifierTraining
+Trained = ImageModel | Autoencoder | Classifier
+
+_KINDS: Mapping[object, type[Training]] = {
+    "diffusion": ImageTraining,
+    "autoencoder": AutoencoderTraining,
+    "classifier": ClassifierTraining,
+}
+_HERE = Path(__file__).parent
+
+
+def models() -> dict[str, Path]:
+    """The trained models that ship, by name, and their files; the default one first."""
+    return _shipped("weights/*.safetensors")
+
+
+def load(name: str | Path) -> ImageModel:
+    """A trained model: the name of one that ships, or a file that ``save`` wrote.
+
+    Raises:
+        FileNotFoundError: neither; the message lists the names.
+        ValueError: a file of something else.
+    """
+    return ImageModel.from_file(_find("model", name, models()))
+
+
+def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
+    """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
+
+    Its key ``kind`` says what is trained: ``diffusion`` (the default), an ``autoencoder``, or a ``classifier``.
+
+    Raises:
+        FileNotFoundError: no such recipe or file.
+        ConfigError: a key or value that is not right, with the right key suggested.
+    """
+    path = _find("recipe", name, _shipped("recipes/*.yaml"))
+    kind = read_yaml(path).get("kind", "diffusion")
+    # an unknown kind is told as the mistake that it is by the reader of the default one
+    return load_config(_KINDS.get(kind, ImageTraining), path, overrides)
+
+
+def check_output(path: Path) -> None:
+    """Raise ``ValueError`` unless images can be written to a path of this name."""
+    if path.suffix.lower() not in (*PICTURES, ".npz", ""):
+        raise ValueError(
+            f"--out {path}: end it with .png (a grid), .npz (pixels and labels), or nothing (a folder of pictures)"
+        )
+
+
+def train(
+    config: Training,
+    directory: str | Path,
+    images: Images | None = None,
+    valid: Images | None = None,
+    *,
+    resume: bool = True,
+) -> tuple[Trained, TrainState]:
+    """Train in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
+
+    What is trained, the type of ``config`` says: a model of images, an autoencoder, or a classifier. The data are
+    those that it names, or ``images`` and ``valid``, images of your own. The same call runs in one process or in many
+    (``torchrun``). Returns what was trained, with averaged weights, and the state of the run; ``state.stopped`` says
+    why it ended early, if it did.
+    """
+    directory = Path(directory)
+    if images is None:
+        images = config.data.load()
+        if config.data.valid is not None and config.train.validate_every:
+            valid = config.data.load(config.data.valid)
+    task: Task
+    match config:
+        case ImageTraining():
+            task = ImageTask(config, images, valid)
+        case AutoencoderTraining():
+            task = AutoencoderTask(config, images, valid)
+        case ClassifierTraining():
+            task = ClassifierTask(config, images, valid)
+    state = run_training(task, config.train, directory, resume=resume)
+    tensors = state.tensors()  # gathered from all processes, so all of them must call it
+    weights = tensors.get("ema", tensors["model"])
+    info = {"steps": state.step, "images": len(images), "recipe": task.describe()}
+    trained: Trained
+    match task:
+        case ImageTask():
+            trained = ImageModel.from_training(task, weights, info)
+        case AutoencoderTask():
+            trained = task.finished(weights)
+        case _:
+            assert isinstance(task, ClassifierTask)
+            trained = task.finished(weights)
+    if int(os.environ.get("RANK", "0")) == 0:
+        path = directory / "model.safetensors"
+        if isinstance(trained, ImageModel):
+            trained.save(path)
+        else:
+            trained.save(path, info)
+    return trained, state
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
+
+
+def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
+    """The file that a name stands for, or that it is."""
+    path = shipped.get(str(name), Path(name))
+    if not path.is_file():
+        listed = ", ".join(shipped) or "none"
+        hint = did_you_mean(str(name), shipped)
+        raise FileNotFoundError(
+            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
+        )
+    return path

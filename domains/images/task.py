@@ -1,0 +1,209 @@
+"""Training a model of images: settings, batches and loss for the training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sciffusion.codec import Codec
+from sciffusion.config import to_dict
+from sciffusion.denoiser import Preconditioned
+from sciffusion.layout import Dense
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
+
+from .adapter import ModelConfig
+from .autoencoder import Autoencoder
+from .container import Images
+from .datasets import load
+
+__all__ = ["DataConfig", "ImageTask", "ImageTraining", "ObjectiveConfig"]
+
+
+@final
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images to learn from.
+
+    ``source`` is a part of a data set that the project knows (``fashion-mnist:train``), or a file or folder; ``valid``
+    another one to measure the loss on. ``path`` is a local copy of the data set. ``limit`` takes the first images only.
+    """
+
+    source: str = "digits:train"
+    valid: str | None = None
+    path: Path | None = None
+    limit: int | None = None
+
+    def load(self, source: str | None = None) -> Images:
+        """The images of a part of the data (None: those to learn from)."""
+        return load(source or self.source, self.path)[: self.limit]
+
+
+@final
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised, and at which noise levels.
+
+    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``: on rectified flow times are then
+    logit-normal. ``drop`` is the share of the images that lose their condition, ``flip`` that of images turned left to
+    right (only where that changes no class).
+    """
+
+    time_mean: float = -0.3
+    time_std: float = 1.3
+    drop: float = 0.1
+    flip: float = 0.0
+
+
+@final
+@dataclass(frozen=True)
+class ImageTraining:
+    """All settings of a training run: what a configuration file holds.
+
+    ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    autoencoder: Path | None = None
+    train: TrainConfig = TrainConfig()
+
+
+Batch = tuple[Tensor, dict[str, Tensor]]
+
+
+@final
+class ImageTask(Task[Batch]):
+    """Learning to generate the images of a data set. Latents are made once and kept; pixels stay as they came.
+
+    Raises ``ValueError`` for attributes that are no labels, images with other channels or another size than the
+    model's, and an autoencoder beside settings of another one.
+    """
+
+    def __init__(self, config: ImageTraining, images: Images, valid: Images | None = None) -> None:
+        model = config.model
+        for name in model.attributes:
+            if name not in images.labels:
+                known = ", ".join(images.labels) or "none"
+                raise ValueError(f"model.attributes names {name!r}; labels of the images: {known}")
+        codec: Codec | None = None
+        if config.autoencoder is not None:
+            codec = Autoencoder.load(config.autoencoder)
+            if model.codec not in (None, codec.config):
+                raise ValueError("model.codec describes another autoencoder than the file does")
+            model = replace(model, codec=codec.config)
+        elif model.codec is not None:
+            raise ValueError("model.codec needs autoencoder, the file of a trained one")
+        classes = model.classes or tuple(_classes(images.labels[k]) for k in model.attributes)
+        size = images.size if model.size == (0, 0) else model.size
+        model = replace(model, classes=classes, size=size)
+        for part in (images, *([] if valid is None else [valid])):
+            if part.channels != model.channels or part.size != size:
+                raise ValueError(
+                    f"the model is one of {size[0]} x {size[1]} pixels and {model.channels} channels, got {part!r}"
+                )
+        self.config = replace(config, model=model)
+        self.images, self.valid = images, valid
+        self.codec = codec or model.codec_module()
+        if codec is None:
+            self.codec.fit(_floats(images))
+        self.stored = None if codec is None else _latents(codec, images)
+        self.classes = self._rows(images)
+        null = model.null()
+        self.objective = Objective(
+            model.process(),
+            weight=EDM(),
+            times=LogNormal(config.objective.time_mean, config.objective.time_std),
+            null=null or None,
+            drop=config.objective.drop if null else 0.0,
+        )
+
+    def _rows(self, images: Images) -> dict[str, Tensor]:
+        """The class of every image by attribute."""
+        model, out = self.config.model, {}
+        for name in model.attributes:
+            values, rows = np.unique(images.labels[name], return_inverse=True)
+            known = torch.tensor([model.index(name, v) for v in values])
+            out[name] = known[torch.from_numpy(rows)]
+        return out
+
+    def model(self) -> Preconditioned:
+        """The untrained denoiser."""
+        return self.config.model.denoiser()
+
+    def order(self, config: TrainConfig) -> Order:
+        """Images in a new order each epoch."""
+        return Shuffled(len(self.images), config.batch_size, config.seed)
+
+    def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
+        """What is noised of these images, and their condition."""
+        # a stream apart from that of the loss: flips and latents must not tell the noise
+        noise, rows = Noise(sample_seeds(key, 1)[0]), torch.from_numpy(indices.copy())
+        if self.stored is None:
+            x = self.codec.encode(_unit(self.images.pixels[rows]))
+            flipped = noise.scalars(len(rows)) < self.config.objective.flip
+            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+        else:
+            mean, std = (part[rows] for part in self.stored)
+            x = self.codec.affine(mean + std * noise.normal(mean, Dense(len(mean))))
+        return x.to(device), {k: v[rows].to(device) for k, v in self.classes.items()}
+
+    def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
+        """The mean squared error of the normalised target."""
+        cond = batch[1] or None
+        loss = self.objective(model, batch[0], cond, noise=Noise(key))  # type: ignore[arg-type]
+        return StepLoss(loss.mean)
+
+    def validate(self, model: nn.Module, key: int) -> dict[str, float]:
+        """The loss of up to 512 held-out images, with their conditions, always with the same noise."""
+        if self.valid is None:
+            return {}
+        device = next(model.parameters()).device
+        step = max(1, len(self.valid) // 512)
+        part = self.valid[::step][:512]
+        cond = {k: v.to(device) for k, v in self._rows(part).items()} or None
+        objective = replace(self.objective, drop=0.0)
+        with torch.no_grad():
+            x = self.codec.encode(part.to_floats().pixels).to(device)
+            loss = objective(model, x, cond, noise=Noise(key))  # type: ignore[arg-type]
+        return {"loss": float(loss.mean)}
+
+    def describe(self) -> dict[str, object]:
+        """Everything that shapes the run but the engine's own settings."""
+        c = self.config
+        # where the file lies shapes nothing
+        parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
+        return {k: to_dict(v) for k, v in parts.items()} | {"images": len(self.images)}
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    """Pixels as floats from 0 to 1."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def _floats(images: Images, batch: int = 1024) -> Iterator[Tensor]:
+    return (_unit(part) for part in images.pixels.split(batch))
+
+
+def _latents(codec: Codec, images: Images) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of all latents."""
+    with torch.no_grad():
+        found = [codec.posterior(x) for x in _floats(images, 256)]
+    means = torch.cat([mean for mean, _ in found])
+    spreads = [torch.zeros_like(mean) if std is None else std for mean, std in found]
+    return means, torch.cat(spreads)
+
+
+def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:
+    """The different values of a label, numbers by size."""
+    return tuple(str(v) for v in np.unique(np.asarray(values)).tolist())
