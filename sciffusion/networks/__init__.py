@@ -1,11 +1,16 @@
-"""Networks that domains share: a U-Net, a transformer on patches, and their parts. They know grids and edges only."""
+"""Networks that domains share: a U-Net, transformers on patches, and their parts. They know grids and edges only."""
 
 from .attention import CrossAttention, SelfAttention, attention
+from .control import DiTControl, UNetControl
 from .convolution import Conv
 from .dit import DiT
-from .embedding import FourierEmbedding, NoiseLevel
+from .embedding import FourierEmbedding, GuidanceScale, NoiseLevel
+from .experts import Routing
+from .lora import add_lora, load_lora, lora_state, merge_lora, remove_lora, scale_lora
+from .mmdit import MMDiT
 from .padding import Circular, Padding, SpherePadding, Zeros
 from .rotary import Rotary
+from .temporal import TemporalAttention
 from .unet import UNet
 
 __all__ = [
@@ -13,13 +18,25 @@ __all__ = [
     "Conv",
     "CrossAttention",
     "DiT",
+    "DiTControl",
     "FourierEmbedding",
+    "GuidanceScale",
+    "MMDiT",
     "NoiseLevel",
     "Padding",
     "Rotary",
+    "Routing",
     "SelfAttention",
     "SpherePadding",
+    "TemporalAttention",
     "UNet",
+    "UNetControl",
     "Zeros",
+    "add_lora",
     "attention",
+    "load_lora",
+    "lora_state",
+    "merge_lora",
+    "remove_lora",
+    "scale_lora",
 ]

@@ -57,14 +57,18 @@ class SelfAttention(nn.Module):
         key_mask: Tensor | None = None,
     ) -> Tensor:
         """``rotation``: the tokens' places, (L, d / 2), see :mod:`.rotary`; ``key_mask`` as in :func:`attention`."""
+        h = attention(*self.project(x, rotation), key_mask)
+        return self.out(h.transpose(1, 2).flatten(2))
+
+    def project(self, x: Tensor, rotation: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the tokens, each (B, heads, L, d)."""
         qk, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), 2)
         if self.norm is not None:
             qk = self.norm(qk)
         if rotation is not None:
             qk = rotate(qk, rotation[:, None, None])
         q, k = qk.transpose(1, 3).unbind(2)
-        h = attention(q, k, v.squeeze(2).transpose(1, 2), key_mask)
-        return self.out(h.transpose(1, 2).flatten(2))
+        return q, k, v.squeeze(2).transpose(1, 2)
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["lean", "remade"]
+__all__ = ["lean", "remade", "transformed"]
 
 
 def lean(fn: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -48,10 +48,14 @@ def remade(layer: Callable[[Tensor], Tensor], fn: Callable[[Tensor], Tensor], x:
         return layer(y)
 
 
+def transformed() -> bool:
+    """Whether something compiles or transforms the function that runs."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def _forgets() -> bool:
-    """Whether plain gradients are being recorded: nothing compiles or transforms functions."""
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return torch.is_grad_enabled() and not transformed
+    """Whether plain gradients are being recorded."""
+    return torch.is_grad_enabled() and not transformed()
 
 
 class _Lean(torch.autograd.Function):

@@ -4,85 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import final
+from typing import NamedTuple, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import CrossAttention, SelfAttention, zeroed
+from .attention import zeroed
 from .checks import check_call
 from .convolution import Conv
 from .lean import lean
 from .norm import active_norm, norm_groups
 from .padding import Padding, Zeros
+from .residual import Residual
 
 __all__ = ["UNet"]
 
 
-class _Block(nn.Module):
-    """``x + conv(silu(film(norm(conv(silu(norm(x)))))))``, then attention; the identity at initialisation."""
+class Inputs(NamedTuple):
+    """What a call gives to the blocks: the field, and what modulates them, for every frame of a film."""
 
-    def __init__(
-        self,
-        width: int,
-        dims: int,
-        embedding: int,
-        dropout: float,
-        heads: int,
-        context: int,
-    ) -> None:
-        super().__init__()
-        groups = norm_groups(width)
-        self.norm1, self.norm2 = nn.GroupNorm(groups, width), nn.GroupNorm(groups, width)
-        self.conv1, self.conv2 = Conv(width, width, dims), zeroed(Conv(width, width, dims))
-        self.film = nn.Linear(embedding, 2 * width) if embedding else None
-        self.dropout = nn.Dropout(dropout) if dropout else None
-        self.attention = _Attention(width, heads, context) if heads else None
-
-    def forward(
-        self,
-        x: Tensor,
-        padding: Padding,
-        embedding: Tensor | None,
-        context: Tensor | None,
-        mask: Tensor | None,
-    ) -> Tensor:
-        h = lean(active_norm, x, self.norm1.weight, self.norm1.bias)
-        h = lean(active_norm, self.conv1(h, padding), *self._film(embedding))
-        if self.dropout is not None:
-            h = self.dropout(h)
-        x = x + self.conv2(h, padding)
-        return x if self.attention is None else self.attention(x, context, mask)
-
-    def _film(self, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scale and shift, for every channel or, with an embedding, also for every sample."""
-        weight, bias = self.norm2.weight, self.norm2.bias
-        if self.film is None:
-            return weight, bias
-        scale, shift = self.film(embedding).chunk(2, -1)
-        return weight + scale, bias + shift
-
-
-class _Attention(nn.Module):
-    """Attention among all points, then from the points to the context; positions are not told."""
-
-    def __init__(self, width: int, heads: int, context: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(norm_groups(width), width)
-        self.own = SelfAttention(width, heads)
-        self.cross_norm = nn.LayerNorm(width) if context else None
-        self.cross = CrossAttention(width, heads, context) if context else None
-        zeroed(self.own.out)
-        if self.cross is not None:
-            zeroed(self.cross.out)
-
-    def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        points = x.flatten(2).transpose(1, 2)
-        points = points + self.own(self.norm(x).flatten(2).transpose(1, 2))
-        if self.cross is not None and self.cross_norm is not None and context is not None:
-            points = points + self.cross(self.cross_norm(points), context, mask)
-        return points.transpose(1, 2).reshape(x.shape)
+    x: Tensor
+    embedding: Tensor | None
+    context: Tensor | None
+    mask: Tensor | None
+    frames: int
 
 
 @final
@@ -102,6 +48,12 @@ class UNet(nn.Module):
     make that exact.) On a circle of another size the coarser grids still close into circles, but have one narrower
     cell where the last column meets the first: a roll is then a symmetry only up to that seam.
 
+    Films. With ``temporal`` the network takes (B, C, T, *spatial): it treats every frame as an image, and at the levels
+    named its blocks end in attention along time, see :mod:`.temporal`. It has all the parameters of a network of single
+    images under the same names; if it takes them over (``load_state_dict(..., strict=False)``) it makes of every frame
+    what that one makes of it, until the layers along time are trained. Frames may have noise levels of their own: an
+    embedding for each.
+
     Args:
         in_channels, out_channels: channels.
         dims: 1, 2 or 3 spatial axes.
@@ -109,6 +61,7 @@ class UNet(nn.Module):
         blocks: blocks on the way down, and as many on the way up: one number, or one for each level.
         attention: for each level whether its blocks end in attention. It knows no positions but what channels tell.
         head_width: channels of an attention head.
+        temporal: for each level whether its blocks end in attention along time; none by default, for images.
         embedding: size E of the vector that modulates all blocks; 0 for none.
         context: width D of the tokens that all attention also looks at; 0 for none.
         padding: what lies beyond the edges.
@@ -131,6 +84,7 @@ class UNet(nn.Module):
         blocks: int | Sequence[int] = 2,
         attention: Sequence[bool] = (False, False, True),
         head_width: int = 32,
+        temporal: Sequence[bool] = (),
         embedding: int = 0,
         context: int = 0,
         padding: Padding = Zeros(),  # noqa: B008  a frozen value
@@ -140,17 +94,20 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         counts = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
-        _check(in_channels, dims, widths, counts, attention, head_width, context, signs)
+        temporal = tuple(temporal) or (False,) * len(widths)
+        _check(in_channels, dims, widths, counts, attention, temporal, head_width, context, signs)
         padding.zeros(dims)  # does it fit?
         self.in_channels, self.dims, self.padding = in_channels, dims, padding
         self.embedding, self.context, self.checkpointing = embedding, context, checkpointing
+        self.film = any(temporal)
         self.register_buffer("signs", signs, persistent=False)
         self.embed = nn.Linear(embedding, embedding) if embedding else None
 
         def stage(level: int) -> nn.ModuleList:
             heads = widths[level] // head_width if attention[level] else 0
+            time_heads = widths[level] // head_width if temporal[level] else 0
             made = (
-                _Block(widths[level], dims, embedding, dropout, heads, context)
+                Residual(widths[level], dims, embedding, dropout, heads, context, time_heads)
                 for _ in range(counts[level])
             )
             return nn.ModuleList(made)
@@ -171,51 +128,86 @@ class UNet(nn.Module):
         embedding: Tensor | None = None,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        control: Sequence[Tensor] = (),
     ) -> Tensor:
         """Evaluate the network.
 
         Args:
-            x: (B, in_channels, *spatial).
-            embedding: (B, E), exactly if the network has one.
+            x: (B, in_channels, *spatial), or a film (B, in_channels, T, *spatial).
+            embedding: (B, E), exactly if the network has one; or one for each frame of a film, (B, T, E).
             context: tokens (B, L, D), exactly if the network has them.
             context_mask: True for the tokens that count, (B, L).
+            control: what is added to the result of every level's descent, see :class:`~.control.UNetControl`.
 
         Returns:
-            (B, out_channels, *spatial). Raises ``ValueError`` if an argument is missing or has another shape.
+            (B, out_channels, *spatial), or a film of it. Raises ``ValueError`` if an argument is missing or has another
+            shape.
         """
-        check_call(self, x, embedding, context)
-        e = None if self.embed is None else F.silu(self.embed(embedding))
-        paddings = [self.padding]
-        kept: list[Tensor] = []
-        x = self.first(x, self.padding, self.signs)
-        for level in range(len(self.descent)):
-            for block in self.descent[level].children():
-                x = self._run(block, x, paddings[-1], e, context, context_mask)
-            if level < len(self.down):
-                kept.append(x)
-                paddings.append(paddings[-1].halved(x.shape[2:]))
-                x = self.down[level](x, paddings[-2])
-        for level in reversed(range(len(self.ascent))):
-            for block in self.ascent[level].children():
-                x = self._run(block, x, paddings[level], e, context, context_mask)
-            if level:
-                x = self.up[level - 1](x, paddings[level])
-                skip = kept.pop()
-                x = self.bridge[level - 1](skip, paddings[level - 1]) + _doubled(x, skip.shape[2:])
-        return self.last(lean(active_norm, x, self.norm.weight, self.norm.bias), self.padding)
+        given = self.prepare(x, embedding, context, context_mask)
+        found, paddings = self.descend(given)
+        if control:
+            found = [h + more for h, more in zip(found, control, strict=True)]
+        y = self._ascend(found, paddings, given)
+        return y if not self.film else y.unflatten(0, (-1, given.frames)).transpose(1, 2)
 
-    def _run(
+    def prepare(
         self,
-        block: nn.Module,
         x: Tensor,
-        padding: Padding,
         embedding: Tensor | None,
         context: Tensor | None,
         mask: Tensor | None,
-    ) -> Tensor:
-        if self.checkpointing:
-            return checkpoint(block, x, padding, embedding, context, mask, use_reentrant=False)
-        return block(x, padding, embedding, context, mask)
+    ) -> Inputs:
+        """What the blocks are given: all frames of a film as images, each with its embedding and context."""
+        axes, frames = self.dims + self.film, x.shape[2] if self.film and x.ndim > 2 else 1
+        check_call(self, x, embedding, context, axes=axes, frames=frames if self.film else None)
+        if self.film:
+            x = x.transpose(1, 2).flatten(0, 1)
+            if embedding is not None and embedding.ndim == 3:
+                embedding = embedding.flatten(0, 1)
+            elif embedding is not None:
+                embedding = embedding.repeat_interleave(frames, 0)
+            context, mask = (
+                None if v is None else v.repeat_interleave(frames, 0) for v in (context, mask)
+            )
+        e = None if self.embed is None else F.silu(self.embed(embedding))
+        return Inputs(x, e, context, mask, frames)
+
+    def descend(
+        self, given: Inputs, more: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Padding]]:
+        """What the way down found at every level, from the finest to the coarsest, and the levels' edges.
+
+        ``more`` is added to what enters the first block.
+        """
+        x, paddings, found = self.first(given.x, self.padding, self.signs), [self.padding], []
+        x = x if more is None else x + more
+        for level, stage in enumerate(self.descent):
+            if level:
+                paddings.append(paddings[-1].halved(x.shape[2:]))
+                x = self.down[level - 1](x, paddings[-2])
+            x = self._run(stage, x, paddings[-1], given)
+            found.append(x)
+        return found, paddings
+
+    def _ascend(self, found: list[Tensor], paddings: list[Padding], given: Inputs) -> Tensor:
+        x = found.pop()
+        for level in reversed(range(len(self.ascent))):
+            x = self._run(self.ascent[level], x, paddings[level], given)
+            if level:
+                x = self.up[level - 1](x, paddings[level])
+                skip = found.pop()
+                x = self.bridge[level - 1](skip, paddings[level - 1]) + _doubled(x, skip.shape[2:])
+        return self.last(lean(active_norm, x, self.norm.weight, self.norm.bias), self.padding)
+
+    def _run(self, stage: nn.Module, x: Tensor, padding: Padding, given: Inputs) -> Tensor:
+        for block in stage.children():
+            inputs = (x, padding, *given[1:])
+            x = (
+                checkpoint(block, *inputs, use_reentrant=False)
+                if self.checkpointing
+                else block(*inputs)
+            )
+        return x
 
 
 def _doubled(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -232,6 +224,7 @@ def _check(
     widths: Sequence[int],
     blocks: Sequence[int],
     attention: Sequence[bool],
+    temporal: Sequence[bool],
     head_width: int,
     context: int,
     signs: Tensor | None,
@@ -242,7 +235,10 @@ def _check(
         raise ValueError(
             f"widths, blocks and attention must be of one length, not {len(widths)}, {len(blocks)}, {len(attention)}"
         )
-    uneven = [w for w, attends in zip(widths, attention, strict=True) if attends and w % head_width]
+    if len(temporal) != len(widths):
+        raise ValueError(f"temporal must name {len(widths)} levels, not {len(temporal)}")
+    attends = [a or t for a, t in zip(attention, temporal, strict=True)]
+    uneven = [w for w, a in zip(widths, attends, strict=True) if a and w % head_width]
     if uneven:
         raise ValueError(
             f"widths {uneven} of levels with attention are no multiples of head_width {head_width}"

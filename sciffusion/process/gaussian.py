@@ -117,7 +117,8 @@ class Gaussian(FieldProcess):
         w, error, dof = w.to(x0_hat), layout.clean(x0_hat - x0), self.space.dof(x0, layout)
         if w.ndim == 0 or w.shape == (layout.batch,):
             return w * self.space.norm2(error, layout) / dof.clamp(min=1)
-        # a time for each element: its weight goes inside the norm
+        # a time for each element: its weight goes inside the norm; what has no noise is known, and none of its error
+        w = torch.where(self.schedule(t)[1].to(w) > 0, w, 0.0)
         return self.space.norm2(layout.expand(w.sqrt(), error) * error, layout) / dof.clamp(min=1)
 
     def convert(

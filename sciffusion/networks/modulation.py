@@ -1,0 +1,48 @@
+"""Norms that a vector adapts: shift, scale and gate for every channel (adaLN-Zero, Peebles & Xie 2023)."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import zeroed
+
+__all__ = ["Modulation", "modulated"]
+
+
+@final
+class Modulation(nn.Module):
+    """Vectors for every token that depend on the embedding, or on nothing; all zero at initialisation.
+
+    Args:
+        embedding: size E of the embedding; 0 for none.
+        width: size of a vector.
+        parts: how many.
+    """
+
+    def __init__(self, embedding: int, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = zeroed(nn.Linear(embedding, parts * width)) if embedding else None
+        self.constant = None if embedding else nn.Parameter(torch.zeros(1, parts * width))
+
+    def forward(self, embedding: Tensor | None, tokens: int = 1) -> tuple[Tensor, ...]:
+        """(B, E) to ``parts`` vectors (B, 1, width), or frame by frame, (B, T, E) to (B, tokens, width).
+
+        Frames share the tokens evenly, one after another.
+        """
+        values = self.constant if self.linear is None else self.linear(embedding)
+        assert values is not None
+        if values.ndim == 2:
+            values = values.unsqueeze(1)
+        else:
+            values = values.repeat_interleave(tokens // values.shape[1], 1)
+        return values.chunk(self.parts, -1)
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """The tokens (B, L, width) normalised over their channels, scaled by ``1 + scale`` and shifted."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
