@@ -15,6 +15,7 @@ from sciffusion.denoiser import Denoiser, Given, Preconditioned
 from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, Uniform
 from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed, Sharpened
 from sciffusion.guidance.base import Change
+from sciffusion.interop.diffusers import DPMSolver2M, UniPCB
 from sciffusion.inverse import DPS, MMPS, SDA, Mask, Method, PiGDM, Posterior, Windowed
 from sciffusion.layout import Layout
 from sciffusion.likelihood import Divergence, Exact, Hutchinson, HutchinsonPlusPlus
@@ -95,6 +96,11 @@ def the_schedule(case: object) -> None:
     assert isinstance(case, Schedule)
     with torch.no_grad():
         check_schedule(case)
+
+
+def published() -> list[Solver]:
+    """The variants with the weights of their papers."""
+    return [DPMSolver2M(), UniPCB(2), UniPCB(3, "bh1")]
 
 
 def tables() -> list[Schedule]:
@@ -264,7 +270,7 @@ CONTRACTS = [
     Contract(Layout, the_layout, layout_cases),
     Contract(Schedule, the_schedule, lambda: [*SCHEDULES, Learned(), *tables()]),
     Contract(Grid, the_grid, grid_cases),
-    Contract(Solver, the_solver, lambda: [*SOLVERS, LMS(3), EulerMaruyama(), BDIA()]),
+    Contract(Solver, the_solver, lambda: [*SOLVERS, LMS(3), EulerMaruyama(), BDIA(), *published()]),
     Contract(Space, the_space, space_cases),
     Contract(Process, the_process, process_cases),
     Contract(Denoiser, the_denoiser, denoiser_cases),
