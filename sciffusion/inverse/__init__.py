@@ -1,6 +1,7 @@
 """Inverse problems: conditioning on observations without training, by guidance, replacement and particles."""
 
 from sciffusion.inverse.grids import STFT, Blur, CoarseGrain, Fourier, Subsample
+from sciffusion.inverse.known import Known
 from sciffusion.inverse.methods import DPS, MMPS, SDA, PiGDM
 from sciffusion.inverse.operators import Each, FieldOperator, Function, Linearised, Mask, Operator
 from sciffusion.inverse.posterior import Method, Posterior, Problem
@@ -30,6 +31,7 @@ __all__ = [
     "edit",
     "systematic",
     "Function",
+    "Known",
     "Linearised",
     "Mask",
     "Method",

@@ -1,0 +1,102 @@
+"""How films plug into the core: what is noised, what it is conditioned on, and the typed settings of a model.
+
+A batch of films is a plain tensor (B, T, C, H, W), pixels in units of the training data's standard deviation. Frames
+are the points of the layout, so every one may have a time of its own, (B, T): a frame that is known is shown at time 0
+(:class:`~sciffusion.inverse.Known`), and the film that goes on from a picture, the one between given frames, and the
+one from nothing at all are one model.
+
+A condition is a mapping with one entry for each attribute of the data (``digit``, or any other label): the number of
+its class, (B,), or the number of classes where the attribute is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor
+
+from sciffusion.denoiser import Preconditioned
+from sciffusion.errors import did_you_mean
+from sciffusion.process import Gaussian
+from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.space import Euclidean
+
+from .film import CHANNELS
+from .networks import FilmNet, TransformerConfig
+
+__all__ = ["Condition", "ModelConfig"]
+
+Condition = Mapping[str, Tensor]
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "rectified-flow": RectifiedFlow(),
+    "cosine": Cosine(),
+    "trig-flow": TrigFlow(),
+    "edm": VE(sigma_min=0.002, sigma_max=80.0),
+}
+
+
+@final
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model of films: their channels, its network, and what it is conditioned on.
+
+    ``shape`` is that of the films that it makes unless told otherwise: frames, height, width. ``attributes`` names
+    labels that films may be asked by; ``classes`` are the values of each, in order (empty: found in the training data).
+    """
+
+    channels: int = 1
+    shape: tuple[int, int, int] = (16, 32, 32)
+    network: TransformerConfig = TransformerConfig()
+    schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
+    attributes: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.channels not in CHANNELS:
+            raise ValueError(
+                f"channels must be 1 (grey) or 3 (red, green, blue), got {self.channels}"
+            )
+        if min(self.shape) < 1:
+            raise ValueError(f"shape must be frames, height, width, all positive, got {self.shape}")
+        if self.classes and len(self.classes) != len(self.attributes):
+            raise ValueError(
+                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
+            )
+
+    def index(self, attribute: str, value: object) -> int:
+        """The number of an attribute's class; None is the number that leaves it open.
+
+        Raises ``ValueError`` for an attribute or a value that the model does not know.
+        """
+        if attribute not in self.attributes:
+            known = ", ".join(self.attributes) or "no attribute"
+            raise ValueError(
+                f"given names {attribute!r}, but this model knows {known}. "
+                f"{did_you_mean(attribute, self.attributes)}".rstrip()
+            )
+        classes = self.classes[self.attributes.index(attribute)]
+        if value is None:
+            return len(classes)
+        if str(value) not in classes:
+            raise ValueError(
+                f"{attribute} must be one of {', '.join(classes)}, got {value!r}. "
+                f"{did_you_mean(str(value), classes)}".rstrip()
+            )
+        return classes.index(str(value))
+
+    def null(self) -> dict[str, float]:
+        """The condition that says nothing, one number for each entry."""
+        return {k: float(len(c)) for k, c in zip(self.attributes, self.classes, strict=True)}
+
+    def process(self) -> Gaussian:
+        """The forward process."""
+        return Gaussian(SCHEDULES[self.schedule], Euclidean())
+
+    def denoiser(self) -> Preconditioned:
+        """Network and process as a denoiser, freshly initialised; its data have unit variance."""
+        sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
+        net = FilmNet(self.network, self.channels, sizes)
+        return Preconditioned(net, self.process(), sigma_data=1.0)

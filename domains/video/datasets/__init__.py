@@ -1,0 +1,83 @@
+"""Data sets of films, by name. Their cards are ``datasets/NAME/README.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sciffusion.errors import did_you_mean
+from sciffusion.io import sha256
+
+from ..film import Films
+from .digits import PARTS, Digits, digits
+from .fruits import get_fruits
+from .moving import MovingDigits
+from .sprites import get_sprites
+
+__all__ = ["DATASETS", "Digits", "MovingDigits", "digits", "get_fruits", "get_sprites", "load"]
+
+TEST_SEED = 1
+"""Seed of the test films of moving digits; those of training have the seed 0."""
+
+_FILES: Mapping[str, tuple[str, Callable[..., Films]]] = {
+    "sprites": (
+        "3035a7777634fc308c118f7dd0d9d8d59e9b0c2101941486965a6d77092a484b",
+        get_sprites,
+    ),
+    "fruits360-films": (
+        "baad327ba1793c5ee7ceb3bb039af2e1538c4c520b868811ca3474eddef429e3",
+        get_fruits,
+    ),
+}
+"""SHA-256 of the file, and its reader."""
+
+
+def load(name: str, path: Path | None = None, *, limit: int | None = None) -> Films:
+    """Films by name: a part of a data set, ``"moving-digits:test"``, or a file or folder that ``Films.read`` reads.
+
+    ``path`` is the local file of a data set; moving digits come from scikit-learn without one, and from MNIST with one.
+    ``limit`` is how many there are (films of moving digits: 1,000 unless told; characters of the sprites).
+
+    Raises:
+        ValueError: another name, no path where one is needed, or a file that is not the known one.
+        FileNotFoundError: neither a data set nor a file.
+    """
+    source, _, part = name.partition(":")
+    known = ["moving-digits", *_FILES]
+    if source not in known:
+        if Path(name).exists():
+            return Films.read(name)[:limit]
+        raise FileNotFoundError(
+            f"{name!r} is neither a file or folder nor a data set; there are {', '.join(known)}, and their parts such "
+            f"as moving-digits:test. {did_you_mean(source, known)}".rstrip()
+        )
+    if part not in ("", *PARTS):
+        raise ValueError(f"{source} has the parts {', '.join(PARTS)}, got {part!r}")
+    if source == "moving-digits":
+        part = part or "train"
+        seed = TEST_SEED if part == "test" else 0
+        return MovingDigits(digits(part, path)).films(1000 if limit is None else limit, seed=seed)
+    digest, reader = _FILES[source]
+    if path is None:
+        raise ValueError(
+            f"{source} is not fetched: name its local file with path (datasets/{source} says which)"
+        )
+    if Path(path).is_file() and sha256(path) != digest:
+        raise ValueError(
+            f"{path} is not the known file of {source}: its SHA-256 is not {digest}; get it again"
+        )
+    return reader(Path(path), part, limit)
+
+
+def _get(name: str) -> Callable[[Path | None], tuple[Films, Path]]:
+    def get(path: Path | None = None) -> tuple[Films, Path]:
+        found = load(name, path)
+        return found, Path(name) if path is None else path
+
+    return get
+
+
+DATASETS: Mapping[str, Callable[[Path | None], tuple[Films, Path]]] = {
+    name: _get(name) for name in ("moving-digits", *_FILES)
+}
+"""How to take each data set from a local copy; the functions return it and where it is kept."""

@@ -1,0 +1,301 @@
+"""A trained model of films: what it was taught, one file, and what every verb stands on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciffusion.codec import Affine
+from sciffusion.config import parse, to_dict
+from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.grid import FlowTime
+from sciffusion.guidance import CFG, Interval
+from sciffusion.layout import Dense
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Multistep, Sampler
+from sciffusion.training import export, load_weights
+
+from . import verbs
+from .adapter import Condition, ModelConfig
+from .film import Film, Films
+from .task import VideoTask, decoded, encoded, pixels
+
+__all__ = ["Guidance", "SamplingConfig", "VideoModel"]
+
+Guidance = float | Callable[[Denoiser, Condition, Condition], Denoiser]
+"""A scale (1: none), or any guidance of the core: a function of the denoiser, the condition and its absence."""
+
+_LABELS = 8
+"""Numbers that every film's stream begins with: they draw the attributes that nobody asked for."""
+
+
+@final
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is sampled unless told otherwise; stored with it.
+
+    A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
+    time with a ``shift`` towards high noise. A guidance of ``scale`` acts at log-SNRs from ``low`` to ``high`` only;
+    outside, a step costs one call of the network instead of two.
+    """
+
+    steps: int = 16
+    order: int = 2
+    eta: float = 0.0
+    shift: float = 3.0
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+
+    def sampler(self, steps: int | None = None) -> Sampler:
+        """The core's sampler, with another number of steps if wanted."""
+        steps = self.steps if steps is None else steps
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        return Sampler(Multistep(min(self.order, steps), self.eta), steps, FlowTime(self.shift))
+
+    def guided(
+        self, denoiser: Denoiser, cond: Condition, null: Condition, scale: float
+    ) -> Denoiser:
+        """The denoiser with its condition, guided by the absence of it (Ho & Salimans, 2022)."""
+        if scale == 1 or not null:
+            return denoiser.given(cond or None)
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return Interval(CFG(denoiser, cond, null, scale), low, high)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class VideoModel:
+    """A trained model of films.
+
+    ``denoiser`` is an ordinary denoiser of the core, of plain tensors (B, T, C, H, W) in units of ``affine``:
+    everything there (samplers, guidance, inverse problems, likelihoods) takes it. ``shares`` are the shares of the
+    classes of every attribute in the training data, ``rate`` the frames a second of its films.
+    """
+
+    config: ModelConfig
+    denoiser: Preconditioned
+    affine: Affine
+    shares: Mapping[str, Tensor]
+    rate: float = 8.0
+    sampling: SamplingConfig = SamplingConfig()
+    info: Mapping[str, Any] | None = None
+
+    animate = verbs.animate
+    extend = verbs.extend
+    interpolate_time = verbs.interpolate_time
+    inpaint = verbs.inpaint
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What films may be asked by."""
+        return self.config.attributes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def sample(
+        self,
+        n: int = 4,
+        given: Mapping[str, object] | None = None,
+        *,
+        frames: int | None = None,
+        size: tuple[int, int] | None = None,
+        guidance: Guidance | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 32,
+        progress: bool = True,
+    ) -> Films:
+        """Draw new films, as bytes.
+
+        Film i depends on ``seed``, i and what is asked of it alone (up to rounding): not on ``n`` nor ``batch_size``.
+
+        Args:
+            n: how many.
+            given: attributes by name, ``{"digit": 7}``: one value for all films, or a list with one for each. What is
+                not named is drawn as in the training data; None leaves an attribute open.
+            frames: of every film (None: the model's own number).
+            size: height and width (None: the model's own).
+            guidance: a scale (1: none), or any guidance of the core; None: the model's own.
+            seed: of everything random.
+            steps: solver steps for each film (None: the model's own number); a guided step calls the network twice.
+            sampler: any sampler of the core, instead of the model's own.
+            batch_size: films that are denoised together.
+            progress: show a bar on a terminal.
+
+        Raises:
+            ValueError: n, frames or a side below 1, an attribute or value that the model does not know, or another
+                number of values than films.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        shape = (
+            self.config.shape[0] if frames is None else frames,
+            self.config.channels,
+            *(self.config.shape[1:] if size is None else size),
+        )
+        if min(shape) < 1:
+            raise ValueError(f"frames and size must be positive, got {shape[0]} and {shape[2:]}")
+        seeds = sample_seeds(seed, n)
+        cond = self.condition(given or {}, n, Noise(seeds))
+        sampler = sampler or self.sampling.sampler(steps)
+        parts = []
+        for rows in _track(torch.arange(n).split(batch_size), progress):
+            noise = Noise([seeds[i] for i in rows.tolist()])
+            noise.uniform(torch.zeros(len(rows), _LABELS), Dense(len(rows)))  # those that chose
+            like = torch.zeros(len(rows), *shape, device=self.device)
+            denoiser = self.guided({k: v[rows.to(self.device)] for k, v in cond.items()}, guidance)
+            parts.append(self.run(denoiser, like, noise, sampler).cpu())
+        x = (torch.cat(parts) * 255).round().to(torch.uint8)
+        return Films.of(x, self.rate, self.labels(cond))
+
+    def run(self, denoiser: Denoiser, like: Tensor, noise: Noise, sampler: Sampler) -> Tensor:
+        """Films like this one (B, T, C, H, W) from noise, pixels from 0 to 1."""
+        x = sampler(denoiser, denoiser.process.prior(like, noise), noise).x
+        assert isinstance(x, Tensor)
+        return decoded(self.affine, x)
+
+    def condition(
+        self, given: Mapping[str, object], n: int, noise: Noise | None = None
+    ) -> dict[str, Tensor]:
+        """What is asked of n films as the network's condition.
+
+        What is not named is drawn as in the training data by ``noise``, which has a stream for each film; without it,
+        it stays open. For the other arguments and the errors see :meth:`sample`.
+        """
+        cond = {k: torch.full((n,), self.config.index(k, None)) for k in self.attributes}
+        if noise is not None:
+            u = noise.uniform(torch.zeros(n, _LABELS), Dense(n))
+            for i, name in enumerate(self.attributes):
+                edges = self.shares[name].cpu().double().cumsum(0)
+                drawn = torch.searchsorted(edges, u[:, i].double(), right=True)
+                cond[name] = drawn.clamp(max=len(edges) - 1)
+        for name, value in given.items():
+            self.config.index(name, None)  # an unknown name comes before a wrong number of values
+            single = value is None or isinstance(value, (str, int, float, np.generic))
+            values = [value] * n if single else list(value)  # type: ignore[call-overload]
+            if len(values) != n:
+                raise ValueError(f"{name} has {len(values)} values for {n} films")
+            cond[name] = torch.tensor([self.config.index(name, v) for v in values])
+        return {k: v.to(self.device) for k, v in cond.items()}
+
+    def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
+        """The denoiser with a condition bound, guided (None: as the model is sampled)."""
+        return self.around(self.denoiser, cond, guidance)
+
+    def around(
+        self, denoiser: Denoiser, cond: Condition, guidance: Guidance | None = None
+    ) -> Denoiser:
+        """The same of another denoiser that wraps the model's."""
+        empty = self.config.null()
+        null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
+        if guidance is None or isinstance(guidance, (int, float)):
+            scale = self.sampling.scale if guidance is None else float(guidance)
+            return self.sampling.guided(denoiser, cond, null, scale)
+        return guidance(denoiser, cond, null)
+
+    def encode(self, films: Sequence[Film]) -> Tensor:
+        """Films of one shape as the model sees them, (N, T, C, H, W).
+
+        Raises ``ValueError`` for films of other channels than the model's, or that differ in shape or type.
+        """
+        x = Films(list(films)).stack()
+        if x.shape[2] != self.config.channels:
+            raise ValueError(
+                f"the model knows films of {self.config.channels} channels, these have {x.shape[2]}"
+            )
+        return encoded(self.affine, pixels(x).to(self.device))
+
+    def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
+        """The values of the attributes, empty where left open."""
+        config = self.config
+        return {
+            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
+            for name, classes in zip(config.attributes, config.classes, strict=True)
+        }
+
+    def to(self, device: str | torch.device) -> VideoModel:
+        """The same model on another device; samples are the same up to rounding."""
+        return replace(self, denoiser=self.denoiser.to(device), affine=self.affine.to(device))
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one safetensors file, weights rounded to float16."""
+        meta = {
+            "kind": "video",
+            "model": to_dict(self.config),
+            "sampling": to_dict(self.sampling),
+            "rate": self.rate,
+            "info": dict(self.info or {}),
+        }
+        exact = {f"affine.{k}": v for k, v in self.affine.state_dict().items()}
+        exact |= {f"shares.{k}": v for k, v in self.shares.items()}
+        weights = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
+        export(weights, path, meta, torch.float16, exact=exact)
+        return Path(path)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> VideoModel:
+        """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
+        tensors, meta = load_weights(path)
+        if meta.get("kind") != "video":
+            raise ValueError(
+                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of films"
+            )
+        fields: dict[str, Any] = dict(meta)
+        config = parse(ModelConfig, fields["model"], source=str(path))
+        denoiser = config.denoiser()
+        denoiser.load_state_dict(_under("net.", tensors))
+        affine = _under("affine.", tensors)
+        return cls(
+            config,
+            denoiser.eval(),
+            Affine(affine["mean"], affine["std"]),
+            _under("shares.", tensors),
+            float(fields["rate"]),
+            parse(SamplingConfig, fields["sampling"], source=str(path)),
+            fields["info"],
+        )
+
+    @classmethod
+    def from_training(
+        cls, task: VideoTask, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+    ) -> VideoModel:
+        """The model that a training task and its (averaged) weights make."""
+        denoiser = task.model()
+        denoiser.load_state_dict(dict(weights))
+        counts = {
+            name: torch.bincount(rows, minlength=len(classes)).float()
+            for (name, rows), classes in zip(
+                task.rows.items(), task.config.model.classes, strict=True
+            )
+        }
+        shares = {name: count / count.sum() for name, count in counts.items()}
+        return cls(task.config.model, denoiser.eval(), task.affine, shares, info=info)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _track(batches: Sequence[Any], progress: bool) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        batches, "sampling", console=console, disable=not (progress and console.is_terminal)
+    )

@@ -1,0 +1,246 @@
+r"""What a model does with given films: animate a picture, go on, fill the time between frames, mend holes.
+
+Whole frames that are given are shown to the network clean, at time 0, as in its training
+(:class:`~sciffusion.inverse.Known`), and come back bit by bit. A film is extended window by window, each of which sees
+the last frames of the one before; errors may add up, so the drift is measured (``benchmarks/video_digits.py``). Frames
+of which a part is given are observed there with a small error, and a posterior method of the core samples the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sciffusion.inverse import MMPS, Known, Mask, Method, Posterior
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Sampler
+
+from .film import Film, Films
+from .task import decoded
+
+if TYPE_CHECKING:
+    from .model import Guidance, VideoModel
+
+__all__ = ["METHOD", "animate", "extend", "inpaint", "interpolate_time"]
+
+METHOD: Method = MMPS(1)
+"""How known parts of a frame condition a model: the covariance that its own derivative tells, one step of it."""
+
+TOLERANCE = 0.05
+"""The standard deviation with which known parts of frames are observed, in units of the model."""
+
+
+def animate(
+    self: VideoModel,
+    image: Tensor | Film,
+    n: int = 1,
+    given: Mapping[str, object] | None = None,
+    *,
+    frames: int | None = None,
+    guidance: Guidance | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Films:
+    """Films that begin with a picture, which comes back bit by bit as their first frame.
+
+    Args:
+        image: (C, H, W), uint8 or float32 from 0 to 1; or a film, whose last frame serves. The films have its type.
+        n: how many films; film i depends on the seed, the picture and i alone.
+        frames: of every film, the picture included (None: the model's own number).
+        given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
+
+    Raises:
+        ValueError: a picture of another shape, type or number of channels, or fewer than two frames.
+    """
+    if isinstance(image, Film):
+        picture = image[len(image) - 1 :]
+    elif isinstance(image, Tensor) and image.ndim == 3:
+        picture = Film(image[None], self.rate)
+    else:
+        raise ValueError("image must be a tensor (C, H, W) or a film")
+    total = self.config.shape[0] if frames is None else frames
+    if total < 2:
+        raise ValueError(f"frames must be at least 2, the picture and what follows, got {total}")
+    return extend(
+        self,
+        picture,
+        total - 1,
+        n,
+        given,
+        guidance=guidance,
+        seed=seed,
+        steps=steps,
+        sampler=sampler,
+    )
+
+
+def extend(
+    self: VideoModel,
+    film: Film,
+    frames: int,
+    n: int = 1,
+    given: Mapping[str, object] | None = None,
+    *,
+    context: int | None = None,
+    window: int | None = None,
+    guidance: Guidance | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Films:
+    """Films that go on by ``frames`` frames; what was given comes back bit by bit.
+
+    Args:
+        film: what is given.
+        frames: how many follow.
+        n: how many films; film i depends on the seed, the given film and i alone.
+        context: frames that every window sees of what there is (None: half a window, or the given ones if fewer).
+        window: frames of a window (None: as many as the model's films).
+        given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
+
+    Raises:
+        ValueError: n or frames below 1, a context that leaves nothing of a window, or a film of other channels.
+    """
+    size = self.config.shape[0] if window is None else window
+    seen = max(1, size // 2) if context is None else context
+    if n < 1 or frames < 1:
+        raise ValueError(f"n and frames must be at least 1, got {n} and {frames}")
+    if not 1 <= seen < size:
+        raise ValueError(f"context must lie from 1 to {size - 1}, below the window, got {seen}")
+    seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
+    solver = sampler or self.sampling.sampler(steps)
+    x = self.encode([film]).expand(n, -1, -1, -1, -1)
+    part, total = 0, len(film) + frames
+    while x.shape[1] < total:
+        last = x[:, -seen:]
+        new = min(size - last.shape[1], total - x.shape[1])
+        blank = last.new_zeros(n, new, *last.shape[2:])
+        mask = torch.arange(last.shape[1] + new) < last.shape[1]
+        made = _drawn(self, torch.cat((last, blank), 1), mask, cond, guidance, solver, seeds, part)
+        x = torch.cat((x, made[:, last.shape[1] :]), 1)
+        part += 1
+    known = torch.arange(total) < len(film)
+    return _films(self, x, film, known, cond)
+
+
+def interpolate_time(
+    self: VideoModel,
+    film: Film,
+    factor: int = 2,
+    n: int = 1,
+    given: Mapping[str, object] | None = None,
+    *,
+    guidance: Guidance | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Films:
+    """Films with ``factor`` times as many frames a second: between two given ones there are ``factor - 1`` new ones.
+
+    T frames become ``(T - 1) * factor + 1``; the given ones come back bit by bit. All are made at once, in one window.
+
+    Raises ``ValueError`` for a factor below 2, a film of fewer than two frames or other channels; for the other
+    arguments see :meth:`.model.VideoModel.sample`.
+    """
+    if factor < 2 or len(film) < 2:
+        raise ValueError(
+            f"factor must be at least 2 and the film have two frames, got {factor} and {len(film)}"
+        )
+    seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
+    have = self.encode([film])
+    total = (len(film) - 1) * factor + 1
+    x = have.new_zeros(1, total, *have.shape[2:])
+    x[:, ::factor] = have
+    known = torch.arange(total) % factor == 0
+    x = x.expand(n, -1, -1, -1, -1)
+    solver = sampler or self.sampling.sampler(steps)
+    x = _drawn(self, x, known, cond, guidance, solver, seeds, 0)
+    wide = Film(film.frames.repeat_interleave(factor, 0)[:total], film.rate * factor)
+    return _films(self, x, wide, known, cond)
+
+
+def inpaint(
+    self: VideoModel,
+    film: Film,
+    mask: Tensor,
+    n: int = 1,
+    given: Mapping[str, object] | None = None,
+    *,
+    method: Method = METHOD,
+    guidance: Guidance | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
+) -> Films:
+    """Films whose pixels are made anew where ``mask`` is True; all others come back bit by bit.
+
+    Args:
+        film: what is given; what it holds under the mask is not looked at.
+        mask: boolean, of frames (T,) or pixels (T, H, W).
+        n: how many films; film i depends on the seed, what is given and i alone.
+        method: how known parts of a frame condition the model; frames that are known as a whole need none.
+        given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
+
+    Raises:
+        ValueError: a mask of another type or shape, or that is True nowhere or everywhere; a film of other channels.
+    """
+    t, (h, w) = len(film), film.size
+    if mask.dtype != torch.bool or tuple(mask.shape) not in ((t,), (t, h, w)):
+        raise ValueError(
+            f"mask must be boolean, {(t,)} for frames or {(t, h, w)} for pixels, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    if not bool(mask.any()) or bool(mask.all()):
+        raise ValueError("mask must be True somewhere and False elsewhere; sample makes new films")
+    seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
+    holes = mask if mask.ndim == 3 else mask[:, None, None].expand(t, h, w)
+    x = self.encode([film]).expand(n, -1, -1, -1, -1)
+    x = x.where(~holes[:, None].to(x.device), 0.0)
+    solver = sampler or self.sampling.sampler(steps)
+    x = _drawn(
+        self, x, ~holes.flatten(1).any(1), cond, guidance, solver, seeds, 0, ~holes[:, None], method
+    )
+    return _films(self, x, film, ~holes[:, None], cond)
+
+
+def _drawn(
+    model: VideoModel,
+    x: Tensor,
+    known: Tensor,
+    cond: Mapping[str, Tensor],
+    guidance: Guidance | None,
+    sampler: Sampler,
+    seeds: list[int],
+    part: int,
+    pixels: Tensor | None = None,
+    method: Method = METHOD,
+) -> Tensor:
+    """Films (N, T, C, H, W) in units of the model, whose known frames (T,), and pixels (T, 1, H, W), are given.
+
+    ``part`` counts the windows of a film: each has a stream of its own.
+    """
+    denoiser = model.around(Known(model.denoiser, x, known), cond, guidance)
+    if pixels is not None and bool((pixels.flatten(1).any(1) & ~known).any()):
+        seen = pixels.to(x.device).expand_as(x)
+        denoiser = Posterior(denoiser, Mask(seen), x, TOLERANCE, method)
+    noise = Noise([sample_seeds(s, part + 1)[part] for s in seeds])
+    start = denoiser.process.prior(x, noise)
+    made = sampler(denoiser, start, noise).x
+    assert isinstance(made, Tensor)
+    return made
+
+
+def _films(
+    model: VideoModel, x: Tensor, film: Film, known: Tensor, cond: Mapping[str, Tensor]
+) -> Films:
+    """Films in units of the model as films of the given one's type, with its known frames or pixels in their places."""
+    made = decoded(model.affine, x).cpu()
+    if film.frames.dtype == torch.uint8:
+        made = (made * 255).round().to(torch.uint8)
+    shown = torch.zeros_like(made[0])
+    shown[: len(film)] = film.frames
+    wide = known.reshape(-1, *(1,) * (made.ndim - 2)) if known.ndim == 1 else known
+    return Films.of(torch.where(wide, shown, made), film.rate, model.labels(cond))
