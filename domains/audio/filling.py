@@ -87,10 +87,14 @@ class Drawing:
         return Noise([sample_seeds(s, part + 1)[part] for s in self.seeds])
 
     def run(self, denoiser: Denoiser, like: State, part: int = 0) -> State:
-        """Draw states like this one from noise."""
+        """Draw states like this one from noise. Raises ``RuntimeError`` where that diverges."""
         noise = self.noise(part)
         x = self.sampler(denoiser, denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, State)
+        if not all(bool(v.isfinite().all()) for v in x.values()):
+            raise RuntimeError(
+                "sampling diverged, which the observation drives it to; take more steps, or MMPS(1) for the method"
+            )
         return x
 
 

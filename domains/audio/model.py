@@ -22,7 +22,7 @@ from sciffusion.samplers import Multistep, Sampler
 from sciffusion.state import State
 from sciffusion.training import export, load_weights
 
-from . import repair
+from . import denoising, repair, separation
 from .adapter import Condition, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
@@ -117,6 +117,8 @@ class AudioModel:
     inpaint = repair.inpaint
     extend = repair.extend
     super_resolve = repair.super_resolve
+    denoise = denoising.denoise
+    separate = separation.separate
 
     def __post_init__(self) -> None:
         if self.recovery is not None:

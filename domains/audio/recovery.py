@@ -18,7 +18,7 @@ from sciffusion.noise import Noise
 from .mel import MelConfig, filters
 from .stft import Framing
 
-__all__ = ["GriffinLim", "Recovery", "consistent", "magnitudes"]
+__all__ = ["GriffinLim", "Recovery", "consistent", "envelope", "magnitudes"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,21 @@ class GriffinLim(Recovery):
 def magnitudes(config: MelConfig, mel: Tensor) -> Tensor:
     """Magnitudes of single frequencies (B, n_fft // 2 + 1, T) of log-mels (B, mels, T): the least squares solution."""
     return (_inverse(config).to(mel) @ mel.exp()).clamp(min=0)
+
+
+def envelope(config: MelConfig, mel: Tensor) -> Tensor:
+    """Magnitudes (B, n_fft // 2 + 1, T) of log-mels (B, mels, T) as means of the triangles around: smooth, never zero.
+
+    Where there is no triangle (at 0 Hz, above ``fmax``) they are those of the nearest.
+    """
+    weights = filters(config).to(mel)
+    widths, above = weights.sum(1), weights.sum(0)
+    # a triangle between two frequencies of the transform sees nothing
+    heights = mel.exp() / widths.clamp(min=1e-9)[:, None]
+    seen = torch.where(above > 0)[0]
+    means = (weights.mT @ heights)[:, seen] / above[seen, None]
+    every = torch.arange(len(above), device=seen.device)
+    return means[:, torch.searchsorted(seen, every).clamp(max=len(seen) - 1)]
 
 
 def consistent(
