@@ -48,7 +48,7 @@ class Metric:
         low, value, high = (
             _digits(scale * x, self.unit) for x in (self.low, self.value, self.high)
         )
-        return f"{value} {unit}", f"{low} - {high}"
+        return f"{value} {unit}".rstrip(), f"{low} - {high}"
 
 
 @final

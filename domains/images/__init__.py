@@ -13,11 +13,12 @@ from .classifier import Classifier, ClassifierConfig
 from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .datasets import DATASETS
+from .evaluation import demo, evaluate, judge, judges, load_judge
 from .model import ImageModel, SamplingConfig
 from .networks import PatchesConfig, UNetConfig
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
 
-COMMANDS = ("data", "sample", "train")
+COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 """The commands of ``sciffusion`` that serve images."""
 
 __all__ = [
@@ -42,7 +43,12 @@ __all__ = [
     "SamplingConfig",
     "UNetConfig",
     "check_output",
+    "demo",
+    "evaluate",
+    "judge",
+    "judges",
     "load",
+    "load_judge",
     "models",
     "recipe",
     "train",

@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .report import Report
+    from sciffusion.report import Report
 
 __all__ = ["CHANNELS", "Images"]
 

@@ -58,7 +58,8 @@ class SamplingConfig:
         steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        return Sampler(Multistep(self.order, self.eta), steps, FlowTime(self.shift))
+        order = min(self.order, steps)  # a single step has no history
+        return Sampler(Multistep(order, self.eta), steps, FlowTime(self.shift))
 
     def reversible(self, steps: int | None = None) -> Sampler:
         """A sampler whose runs can be undone."""

@@ -54,7 +54,8 @@ Examples:
     sciffusion sample molecules -n 1000 --steps 20 --out mols.xyz
     sciffusion sample molecules -n 16 --model runs/qm9/model.safetensors \\
         --out mols.sdf --report report.json --picture mols.png
-    sciffusion sample audio --digit 7 --speaker theo --out seven.wav"""
+    sciffusion sample audio --digit 7 --speaker theo --out seven.wav
+    sciffusion sample images --label 7 -n 16 --out grid.png"""
 )
 def sample(
     domain: str,
@@ -77,9 +78,9 @@ def sample(
     Args:
         domain: what to sample, for instance molecules.
         out: where to write the samples; the suffix says in which format
-            (molecules: .sdf, .xyz; audio: .wav, .flac).
+            (molecules: .sdf, .xyz; audio: .wav, .flac; images: .png, .npz).
         n: how many samples; 100 unless the domain has a number of its own
-            (audio: 1).
+            (audio: 1; images: 16).
         seed: of everything random.
         model: a model that ships (`sciffusion info` lists them) or a file that
             training wrote; the domain's first model unless given.
@@ -189,7 +190,7 @@ def train(
 
     chosen = open_domain(domain, "train")
     try:
-        _, run = chosen.train(chosen.recipe(config, overrides), out, resume=resume)
+        trained, run = chosen.train(chosen.recipe(config, overrides), out, resume=resume)
     except Diverged as error:
         raise ValueError(str(error)) from error
     weights = out / "model.safetensors"
@@ -197,7 +198,8 @@ def train(
         _say(f"stopped at step {run.step} by {run.stopped}; the same command goes on from there")
     else:
         _say(f"model in {weights}")
-        _say(f"sample it: sciffusion sample {domain} --model {weights} -n 100 --out FILE")
+        if hasattr(trained, "sample"):  # an autoencoder or a classifier has none
+            _say(f"sample it: sciffusion sample {domain} --model {weights} -n 100 --out FILE")
     known = {name.name: 128 + name for name in signal.Signals}
     return known.get(run.stopped, 0)
 
