@@ -9,6 +9,8 @@ from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .clip import Clip, Clips
 from .filling import Replacement
+from .functionals import Sound, Towards, brightness, loudness, pitch
+from .likelihood import Likelihood
 from .mel import LogMel, MelConfig
 from .model import AudioModel, Guide, SamplingConfig
 from .networks import FramesConfig, PatchesConfig, UNetConfig
@@ -31,6 +33,7 @@ __all__ = [
     "FramesConfig",
     "GriffinLim",
     "Guide",
+    "Likelihood",
     "LogMel",
     "MelConfig",
     "ModelConfig",
@@ -39,10 +42,15 @@ __all__ = [
     "Recovery",
     "Replacement",
     "SamplingConfig",
+    "Sound",
+    "Towards",
     "UNetConfig",
+    "brightness",
     "check_output",
     "load",
+    "loudness",
     "models",
+    "pitch",
     "recipe",
     "train",
 ]

@@ -82,12 +82,7 @@ def denoise(
         std = math.sqrt(float(heard.wave.square().mean()) / (1 + 10 ** (snr / 10)))
     if not std > 0:
         raise ValueError(f"noise_std must be positive, got {noise_std}")
-    count = config.frames(len(heard.wave))
-    if count > drawing.longest:
-        raise ValueError(
-            f"the clip has {clip.seconds:.2f} s, but the model knows up to "
-            f"{drawing.longest * config.hop / config.rate:.2f} s; denoise it in pieces"
-        )
+    drawing.require_fit(clip)
     alone = std * Noise(0).normal(torch.empty(1, 512 * config.hop), Dense(1))
     noise = config.framing.analyse(alone)[:, :, 8:-8].abs().square().mean(2, keepdim=True)
     spectrum = config.framing.analyse(heard.wave[None])

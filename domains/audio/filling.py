@@ -8,6 +8,7 @@ is drawn from the model itself, at the level that its own frames have, so errors
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
@@ -22,6 +23,7 @@ from sciffusion.samplers import Sampler
 from sciffusion.state import State
 
 from .adapter import Condition, mel_state
+from .clip import Clip
 
 if TYPE_CHECKING:
     from .model import AudioModel, Guidance
@@ -77,6 +79,17 @@ class Drawing:
     def longest(self) -> int:
         """The number of frames of the longest clip that the model was trained on."""
         return self.model.config.mel.frames(int(self.model.catalogue.samples.max()))
+
+    def require_fit(self, clip: Clip) -> None:
+        """Raise ``ValueError`` for a clip that is longer than all that the model was trained on."""
+        rate, most = self.model.config.mel.rate, int(self.model.catalogue.samples.max())
+        if (
+            math.ceil(clip.samples.shape[1] * rate / clip.rate)
+            > self.longest * self.model.config.mel.hop
+        ):
+            raise ValueError(
+                f"the clip has {clip.seconds:.2f} s, but the model knows up to {most / rate:.2f} s; cut it"
+            )
 
     def denoiser(self) -> Denoiser:
         """The model's, asked for what was given and guided."""

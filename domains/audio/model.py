@@ -22,10 +22,11 @@ from sciffusion.samplers import Multistep, Sampler
 from sciffusion.state import State
 from sciffusion.training import export, load_weights
 
-from . import denoising, repair, separation
+from . import denoising, editing, likelihood, repair, rewards, separation
 from .adapter import Condition, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
+from .functionals import Towards
 from .mel import LogMel
 from .recovery import GriffinLim, Recovery
 from .standard import Standard
@@ -59,8 +60,9 @@ class Guide:
         return Interval(Autoguidance(denoiser.given(cond), worse, self.scale), self.low, self.high)
 
 
-Guidance = float | Guide | Callable[[Denoiser, Condition, Condition], Denoiser]
-"""A scale, a :class:`Guide`, or any guidance of the core: a function of the denoiser, the condition and its absence."""
+Guidance = float | Guide | Towards | Callable[[Denoiser, Condition, Condition], Denoiser]
+"""A scale, a :class:`Guide`, :class:`.Towards` a property of the sound, or any guidance of the core: a function of the
+denoiser, the condition and its absence."""
 
 
 @final
@@ -119,6 +121,10 @@ class AudioModel:
     super_resolve = repair.super_resolve
     denoise = denoising.denoise
     separate = separation.separate
+    edit = editing.edit
+    interpolate = editing.interpolate
+    log_likelihood = likelihood.log_likelihood
+    sample_by_reward = rewards.sample_by_reward
 
     def __post_init__(self) -> None:
         if self.recovery is not None:
@@ -147,7 +153,7 @@ class AudioModel:
         batch_size: int = 64,
         progress: bool = True,
     ) -> Clips:
-        """Draw new clips, each with a peak of 0.5.
+        """Draw new clips, each with a peak of 0.5, unless :class:`.Towards` says how loud they are.
 
         Clip i depends on ``seed``, i and what is asked of it alone (up to rounding): not on ``n`` nor ``batch_size``.
 
@@ -171,7 +177,7 @@ class AudioModel:
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         seeds = sample_seeds(seed, n)
-        lengths, cond = self._asked(given or {}, seconds, Noise(seeds).scalars(n))
+        lengths, cond = self.asked(given or {}, seconds, Noise(seeds).scalars(n))
         sampler = sampler or self.sampling.sampler(steps)
         frames = np.array([self._count(k) for k in lengths])
         # clips of like length share a batch, so that little is padded
@@ -188,10 +194,13 @@ class AudioModel:
             start = self.denoiser.process.prior(mel_state(blank), noise)
             x = sampler(denoiser, start, noise).x
             assert isinstance(x, State)
+            clips: Sequence[Clip] = self.decode(x, [lengths[i] for i in rows])
             # as all that it was trained on
-            parts += [c.normalised(PEAK) for c in self.decode(x, [lengths[i] for i in rows])]
+            if not isinstance(guidance, Towards):
+                clips = [c.normalised(PEAK) for c in clips]
+            parts += clips
         back = np.argsort(order, kind="stable")
-        return Clips([parts[i] for i in back], self._labels(cond))
+        return Clips([parts[i] for i in back], self.labels(cond))
 
     def condition(self, given: Mapping[str, object], n: int) -> Condition:
         """What is asked of n clips as the network's condition; what is not named stays open.
@@ -225,6 +234,8 @@ class AudioModel:
             guidance = self.sampling.guide()
         if isinstance(guidance, (int, float)):
             guidance = replace(self.sampling.guide(), scale=float(guidance))
+        if isinstance(guidance, Towards):
+            return guidance.around(self, cond)
         if isinstance(guidance, Guide):
             return guidance.around(self.denoiser, cond, null)
         return guidance(self.denoiser, cond, null)
@@ -250,7 +261,7 @@ class AudioModel:
         rate, ends = self.config.mel.rate, sizes if lengths is None else lengths
         return Clips([Clip(w[None, :end], rate) for w, end in zip(waves, ends, strict=True)])
 
-    def _asked(
+    def asked(
         self, given: Mapping[str, object], seconds: float | Sequence[float] | None, u: Tensor
     ) -> tuple[list[int], Condition]:
         """Lengths in samples, and the condition, with what was not asked for drawn from the catalogue."""
@@ -286,7 +297,7 @@ class AudioModel:
             raise ValueError(f"{name} must have {width} features, got {tuple(value.shape)}")
         return value.expand(n, *value.shape[1:])
 
-    def _labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
+    def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
         config = self.config
         return {

@@ -52,7 +52,7 @@ class Sources(Denoiser):
         self.spread = spread
         fields = {f"mel{k}": d.process.field("mel") for k, d in enumerate(denoisers)}
         level = Gaussian(denoisers[0].process.clock, Euclidean())
-        self.process = Joint(fields | {"level": level})  # type: ignore[arg-type]
+        self.process = Joint(fields | {"level": level})
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
@@ -121,12 +121,8 @@ def separate(
     ]
     heard = Given.of(mixture, config)
     frames = heard.frames()
-    longest = min(p.longest for p in parts)
-    if len(frames) > longest:
-        raise ValueError(
-            f"mixture has {mixture.seconds:.2f} s, but the models know clips of up to "
-            f"{longest * config.hop / config.rate:.2f} s; cut it"
-        )
+    for part in parts:
+        part.require_fit(mixture)
     # sources of unit level: their sum is higher by the root of their number
     frames = (frames + 0.5 * math.log(len(models))).to(model.device)
     blank = mel_state([torch.zeros_like(frames)] * draws)

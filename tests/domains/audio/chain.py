@@ -37,11 +37,12 @@ class Chain(Denoiser):
         assert isinstance(x_t, State)
         x, layout = x_t["mel"], x_t.layout("mel")
         assert isinstance(layout, Masked)
-        alpha, sigma = self.process.clock(torch.as_tensor(t))
+        alpha, sigma = (v.expand(len(x)) for v in self.process.clock(torch.as_tensor(t)))
         out = torch.zeros_like(x)
         for i, n in enumerate(layout.mask.sum(1).tolist()):
             c = covariance(n)
-            gain = alpha * torch.linalg.solve(alpha**2 * c + sigma**2 * torch.eye(n), c).mT
+            noisy = alpha[i] ** 2 * c + sigma[i] ** 2 * torch.eye(n)
+            gain = alpha[i] * torch.linalg.solve(noisy, c).mT
             out[i, :n] = gain.to(x) @ x[i, :n]
         return Prediction(x_t.replace({"mel": out}), x_t, torch.as_tensor(t), self.process)
 
