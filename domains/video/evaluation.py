@@ -39,6 +39,9 @@ _WHAT = {
     "frechet_digits": "Frechet distance in digit time features",
     "frechet_pooled": "Frechet distance in pooled time features",
 }
+_FEWEST = 8
+"""Films below which a distance says nothing and is left out."""
+
 _UNITS = {"likeness": "", "jitter": "pixel", "frechet_digits": "", "frechet_pooled": ""}
 
 
@@ -64,7 +67,7 @@ def evaluate(films: Films, reference: Films | None = None, *, seed: int = 0) -> 
     ceiling = _summarised(_figures(y, _digits(reference, y)), bootstrap)
     for name, of in _spaces(digits is not None):
         a, b = of(x), of(y)
-        if min(len(a), len(b) // 2) < 2:
+        if min(len(a), len(b) // 2) < _FEWEST:
             continue
         metrics[name] = _distance(name, b, a, bootstrap)
         ceiling[name] = _distance(name, b[::2], b[1::2], bootstrap)

@@ -115,7 +115,8 @@ class Flights:
 
     ``speed`` (N, 2): the usual size of its steps, pixels a frame, down and to the right. ``jitter`` (N,): the median
     over both axes of how much the size of a step differs from that. ``straight`` (N,): the share of its steps that lie
-    within half a pixel of the usual size, or belong to a bounce (the step before or after one that goes the other way).
+    within half a pixel of the usual size, or belong to a bounce: they come before or after a turn that lies within one
+    step of the lowest or highest place that the film reaches, for there are the walls.
     """
 
     speed: Tensor
@@ -132,14 +133,18 @@ def flights(films: Tensor) -> Flights:
         raise ValueError(
             f"films must be (N, T, 1, H, W) of five frames or more, got {tuple(films.shape)}"
         )
-    steps = centres(films).diff(dim=1)  # (N, T - 1, 2)
+    places = centres(films)
+    steps = places.diff(dim=1)  # (N, T - 1, 2)
     size = steps.abs()
     speed = size.median(1, keepdim=True).values
     off = (size - speed).abs()
+    lowest, highest = places.amin(1, keepdim=True), places.amax(1, keepdim=True)
+    inner = places[:, 1:-1]
+    at_wall = torch.minimum(inner - lowest, highest - inner) <= speed
+    bounce = (steps[:, 1:] * steps[:, :-1] < 0) & at_wall
     turned = torch.zeros_like(steps, dtype=torch.bool)
-    other = steps[:, 1:] * steps[:, :-1] < 0
-    turned[:, 1:] |= other
-    turned[:, :-1] |= other
+    turned[:, 1:] |= bounce
+    turned[:, :-1] |= bounce
     fine = (off <= STRAIGHT) | turned
     return Flights(
         speed[:, 0],

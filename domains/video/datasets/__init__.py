@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sciffusion.errors import did_you_mean
-from sciffusion.io import sha256
+from sciffusion.io import atomic_write, cache_dir, verify
 
 from ..film import Films
 from .digits import PARTS, Digits, digits
@@ -58,21 +59,33 @@ def load(name: str, path: Path | None = None, *, limit: int | None = None) -> Fi
         seed = TEST_SEED if part == "test" else 0
         return MovingDigits(digits(part, path)).films(1000 if limit is None else limit, seed=seed)
     digest, reader = _FILES[source]
-    if path is None:
+    return reader(_checked(source, digest, path), part, limit)
+
+
+def _checked(source: str, digest: str, path: Path | None) -> Path:
+    """The local file of a data set, or the one that was kept; ``ValueError`` if it is missing or another one."""
+    kept = cache_dir(source) / f"{source}.npz"
+    if path is None and not kept.is_file():
         raise ValueError(
-            f"{source} is not fetched: name its local file with path (datasets/{source} says which)"
+            f"{source} is not fetched: name its local file with path, or keep it once with `sciffusion data get "
+            f"{source} --path FILE` (datasets/{source}/README.md says which file)"
         )
-    if Path(path).is_file() and sha256(path) != digest:
-        raise ValueError(
-            f"{path} is not the known file of {source}: its SHA-256 is not {digest}; get it again"
-        )
-    return reader(Path(path), part, limit)
+    file = kept if path is None else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    return verify(file, digest)
 
 
 def _get(name: str) -> Callable[[Path | None], tuple[Films, Path]]:
     def get(path: Path | None = None) -> tuple[Films, Path]:
-        found = load(name, path)
-        return found, Path(name) if path is None else path
+        if name not in _FILES:
+            found = load(name, path)
+            return found, Path("scikit-learn" if path is None else path)
+        found, kept = load(name, path, limit=8), cache_dir(name) / f"{name}.npz"
+        if path is not None and path.resolve() != kept.resolve():
+            with atomic_write(kept) as part:
+                shutil.copyfile(path, part)
+        return found, kept
 
     return get
 
@@ -80,4 +93,4 @@ def _get(name: str) -> Callable[[Path | None], tuple[Films, Path]]:
 DATASETS: Mapping[str, Callable[[Path | None], tuple[Films, Path]]] = {
     name: _get(name) for name in ("moving-digits", *_FILES)
 }
-"""How to take each data set from a local copy; the functions return it and where it is kept."""
+"""How to keep each data set, from a local copy; the functions return some of its films and where it is kept."""
