@@ -8,6 +8,7 @@
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .clip import Clip, Clips
+from .datasets import DATASETS
 from .filling import Replacement
 from .functionals import Sound, Towards, brightness, loudness, pitch
 from .likelihood import Likelihood
@@ -15,14 +16,16 @@ from .mel import LogMel, MelConfig
 from .model import AudioModel, Guide, SamplingConfig
 from .networks import FramesConfig, PatchesConfig, UNetConfig
 from .recovery import GriffinLim, Recovery
+from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
 
-COMMANDS = ("sample", "train")
+COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 """The commands of ``sciffusion`` that serve sound."""
 
 __all__ = [
     "COMMANDS",
+    "DATASETS",
     "AudioModel",
     "AudioTask",
     "AudioTraining",
@@ -47,10 +50,13 @@ __all__ = [
     "UNetConfig",
     "brightness",
     "check_output",
+    "demo",
+    "judge",
     "load",
     "loudness",
     "models",
     "pitch",
+    "read",
     "recipe",
     "train",
 ]

@@ -23,7 +23,8 @@ from .task import AudioTask, AudioTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
 
-_FORMATS = (".wav", ".flac", ".ogg")
+FORMATS = (".wav", ".flac", ".ogg")
+"""What clips are written to."""
 
 _HERE = Path(__file__).parent
 
@@ -57,8 +58,8 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
 
 def check_output(path: Path) -> None:
     """Raise ``ValueError`` unless clips can be written to a file of this name."""
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"--out {path}: end it with one of {', '.join(_FORMATS)}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out {path}: end it with one of {', '.join(FORMATS)}")
 
 
 def _shipped(pattern: str) -> dict[str, Path]:

@@ -18,9 +18,12 @@ from sciffusion.errors import require
 from sciffusion.io import atomic_write
 
 from ._torchaudio import torchaudio
+from .labels import write_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from sciffusion.report import Report
 
 __all__ = ["Clip", "Clips"]
 
@@ -239,14 +242,34 @@ class Clips(Sequence[Clip]):
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write one clip to a file, many to numbered ones beside each other: ``seven-00.wav``, ..."""
+        """Write one clip to a file, many to numbered ones beside each other: ``seven-00.wav``, ...
+
+        The labels of many are written beside them: ``seven.csv``, a line for each file.
+        """
         path = Path(path)
         if len(self) == 1:
             return self[0].save(path)
         width = len(str(len(self) - 1))
-        for i, clip in enumerate(self):
-            clip.save(path.with_stem(f"{path.stem}-{i:0{width}d}"))
+        files = [path.with_stem(f"{path.stem}-{i:0{width}d}") for i in range(len(self))]
+        for file, clip in zip(files, self, strict=True):
+            clip.save(file)
+        if self.labels:
+            write_labels(path.with_suffix(".csv"), [f.name for f in files], self.labels)
         return path.with_stem(f"{path.stem}-*")
+
+    def report(
+        self, reference: Clips | None = None, *, seed: int = 0, n_pitch: int = 0, n_voices: int = 0
+    ) -> Report:
+        """Judge the clips; see :func:`~sciffusion.domains.audio.evaluation.evaluate`."""
+        from .evaluation import evaluate
+
+        return evaluate(self, reference, n_pitch=n_pitch, n_voices=n_voices, seed=seed)
+
+    def plot(self, *, columns: int | None = None) -> Figure:
+        """The spectrograms of all clips side by side, each under its labels."""
+        from .viewer import grid
+
+        return grid(self, columns)
 
     def _repr_html_(self) -> str:
         from .viewer import gallery

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .clip import Clip, Clips
 
-__all__ = ["figure", "gallery", "html", "play"]
+__all__ = ["figure", "gallery", "grid", "html", "play"]
 
 _SHOWN = 12
 _RANGE = 70.0  # decibels below the loudest that are shown
@@ -57,11 +57,35 @@ def gallery(clips: Clips) -> str:
     """Players of the first clips, each under its labels."""
     parts = [f"<p>{escape(repr(clips))}</p>"]
     for i, clip in enumerate(clips[:_SHOWN]):
-        said = ", ".join(f"{name} {values[i]}" for name, values in clips.labels.items())
-        parts.append(f"<div>{escape(said)}<br>{_player(clip)}</div>")
+        parts.append(f"<div>{escape(_said(clips, i))}<br>{_player(clip)}</div>")
     if len(clips) > _SHOWN:
         parts.append(f"<p>and {len(clips) - _SHOWN} more</p>")
     return "".join(parts)
+
+
+def grid(clips: Clips, columns: int | None = None) -> Figure:
+    """The spectrograms of all clips, each under its labels, in this many columns (None: 5, or as many as there are).
+
+    Their axes of time are the same. Raises ``ValueError`` if there is no clip, or for less than one column.
+    """
+    if not len(clips):
+        raise ValueError("there are no clips to draw")
+    across = min(5, len(clips)) if columns is None else columns
+    if across < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    down = -(-len(clips) // across)
+    made = _empty(2.2 * across + 0.4, 1.8 * down + 0.4)
+    panels = made.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    for panel in panels.flat[len(clips) :]:
+        panel.set_axis_off()
+    for i, (panel, clip) in enumerate(zip(panels.flat, clips, strict=False)):
+        _spectrogram(panel, clip)
+        panel.set_title(_said(clips, i), fontsize="small")
+    longest = max(clips, key=lambda clip: clip.seconds)
+    panels.flat[0].set(xlim=(0, longest.seconds), ylim=(0, max(c.rate for c in clips) / 2000))
+    made.supxlabel("time (s)", fontsize="small")
+    made.supylabel("frequency (kHz)", fontsize="small")
+    return made
 
 
 def play(clip: Clip) -> None:
@@ -70,6 +94,11 @@ def play(clip: Clip) -> None:
     if shell is None or shell.get_ipython() is None:
         raise RuntimeError("play shows a player in a notebook; elsewhere use clip.save(path)")
     shell.display.display(shell.display.HTML(_player(clip)))
+
+
+def _said(clips: Clips, i: int) -> str:
+    """The labels of a clip."""
+    return ", ".join(f"{name} {values[i]}" for name, values in clips.labels.items())
 
 
 def _player(clip: Clip) -> str:
