@@ -125,7 +125,7 @@ def main() -> None:
     lines = [
         "# Generated clothes",
         "",
-        f"{args.n:,} samples of the model `{args.model}` ({sum(p.numel() for p in model.denoiser.parameters()):,} "
+        f"compared {first.about['with']}. Written by `python benchmarks/{Path(__file__).name}`, on one thread of a CPU.",
         f"parameters), seed {args.seed}; judge: {first.about['judge']};",
         f"compared {first.about['with']}. Written by `python benchmarks/{Path(__file__).name}` on a CPU with one thread.",
         "Intervals: 95 %, bootstrap over images; half their width is shown.",

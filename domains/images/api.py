@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sciffusion.config import load as load_config
 from sciffusion.config import read_yaml
-from sciffusion.errors import did_you_mean
 from sciffusion.training import Task, TrainState
 from sciffusion.training import train as run_training
 
@@ -24,6 +23,7 @@ from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .files import PICTURES
 from .model import ImageModel
+from .shelf import find, shipped
 from .task import ImageTask, ImageTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
@@ -36,12 +36,11 @@ _KINDS: Mapping[object, type[Training]] = {
     "autoencoder": AutoencoderTraining,
     "classifier": ClassifierTraining,
 }
-_HERE = Path(__file__).parent
 
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files; the default one first."""
-    return _shipped("weights/*.safetensors")
+    return shipped("model")
 
 
 def load(name: str | Path) -> ImageModel:
@@ -51,7 +50,7 @@ def load(name: str | Path) -> ImageModel:
         FileNotFoundError: neither; the message lists the names.
         ValueError: a file of something else.
     """
-    return ImageModel.from_file(_find("model", name, models()))
+    return ImageModel.from_file(find("model", name))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
@@ -63,7 +62,7 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    path = _find("recipe", name, _shipped("recipes/*.yaml"))
+    path = find("recipe", name)
     kind = read_yaml(path).get("kind", "diffusion")
     # an unknown kind is told as the mistake that it is by the reader of the default one
     return load_config(_KINDS.get(kind, ImageTraining), path, overrides)
@@ -125,19 +124,3 @@ def train(
         else:
             trained.save(path, info)
     return trained, state
-
-
-def _shipped(pattern: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
-
-
-def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
-    """The file that a name stands for, or that it is."""
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        listed = ", ".join(shipped) or "none"
-        hint = did_you_mean(str(name), shipped)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path

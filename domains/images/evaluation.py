@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciffusion.bootstrap import Bootstrap
-from sciffusion.errors import did_you_mean
 from sciffusion.metrics import Interval, compare
 from sciffusion.report import Metric, Report
 
@@ -22,6 +21,7 @@ from .classifier import Classifier
 from .container import Images
 from .datasets import load as read
 from .datasets import split
+from .shelf import find, shipped
 
 __all__ = ["demo", "evaluate", "judge", "judges", "load_judge"]
 
@@ -36,24 +36,16 @@ _WHAT = {
     "density": "in how many neighbourhoods of real images an image lies, over k",
     "coverage": "share of the real images with one of these in their neighbourhood",
 }
-_HERE = Path(__file__).parent
 
 
 def judges() -> dict[str, Path]:
     """The judges that ship, by name, and their files."""
-    return {path.stem: path for path in sorted(_HERE.glob("judges/*.safetensors"))}
+    return shipped("judge")
 
 
 def load_judge(name: str | Path) -> Classifier:
     """A judge that ships, or a classifier in a file. Raises ``FileNotFoundError`` for neither."""
-    shipped = judges()
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no judge {str(name)!r}: not a file, and none that ships ({', '.join(shipped)}). "
-            f"{did_you_mean(str(name), shipped)}".rstrip()
-        )
-    return Classifier.load(path)
+    return Classifier.load(find("judge", name))
 
 
 def evaluate(

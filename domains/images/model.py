@@ -19,11 +19,12 @@ from sciffusion.grid import FlowTime
 from sciffusion.guidance import CFG, Autoguidance, Interval
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import DDIM, Multistep, Sampler
-from sciffusion.training import export, load_weights
+from sciffusion.training import export
 
 from . import verbs
-from .adapter import Condition, ModelConfig
+from .adapter import Condition, ModelConfig, read_parts
 from .container import Images
+from .control import edges
 from .task import ImageTask
 
 __all__ = ["Given", "Guidance", "ImageModel", "SamplingConfig"]
@@ -263,13 +264,42 @@ class ImageModel:
         config = self.config
         cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
         for name, value in given.items():
+            if name == config.control:
+                continue
             single = value is None or isinstance(value, (str, int, float, np.generic))
             values = [value] * n if single else list(value)  # type: ignore[call-overload]
             if len(values) != n:
                 raise ValueError(f"{name} has {len(values)} values for {n} images")
             found = [v.item() if isinstance(v, np.generic | Tensor) else v for v in values]
             cond[name] = torch.tensor([config.index(name, v) for v in found])
+        if config.control is not None:
+            cond[config.control] = self._hint(given.get(config.control), n)
         return {k: v.to(self.device) for k, v in cond.items()}
+
+    def controlled(self) -> ImageModel:
+        """The same model under control of edges, which change nothing before the control is trained.
+
+        Train it by a recipe whose ``base`` is this model's file; then ``given={"edges": ...}`` steers: images, whose
+        edges are to be kept, or a picture (N, 1, H, W) of edge strengths from 0 to 1. Raises ``ValueError`` for a model
+        that is under control already.
+        """
+        if self.config.control is not None:
+            raise ValueError("this model is under control already")
+        config = replace(self.config, control="edges")
+        return replace(self, config=config, denoiser=config.controlled(self.denoiser).eval())
+
+    def _hint(self, value: object, n: int) -> Tensor:
+        """The edges of n images; zero where none are known."""
+        if value is None:
+            return torch.zeros(n, 1, *self.config.size)
+        hint = edges(value.to_floats().pixels) if isinstance(value, Images) else value
+        if not isinstance(hint, Tensor) or hint.ndim != 4 or hint.shape[1] != 1:
+            raise ValueError(
+                "edges must be Images, or a tensor (N, 1, H, W) of edge strengths from 0 to 1"
+            )
+        if len(hint) not in (1, n):
+            raise ValueError(f"edges hold {len(hint)} pictures for {n} images")
+        return hint.expand(n, *hint.shape[1:]).float()
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
         """The denoiser with a condition bound, guided (None: as the model is sampled)."""
@@ -364,18 +394,9 @@ class ImageModel:
     @classmethod
     def from_file(cls, path: str | Path) -> ImageModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "images":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of images"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(ModelConfig, fields["model"], source=str(path))
-        denoiser, codec = config.denoiser(), config.codec_module()
-        denoiser.load_state_dict(_under("net.", tensors))
-        codec.load_state_dict(_under("codec.", tensors))
+        config, denoiser, codec, fields = read_parts(path)
         sampling = parse(SamplingConfig, fields["sampling"], source=str(path))
-        return cls(config, denoiser.eval(), codec.eval(), sampling, fields["info"])
+        return cls(config, denoiser, codec, sampling, fields["info"])
 
     @classmethod
     def from_training(
@@ -385,8 +406,3 @@ class ImageModel:
         denoiser = task.model()
         denoiser.load_state_dict(dict(weights))
         return cls(task.config.model, denoiser.eval(), task.codec.eval(), info=info)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

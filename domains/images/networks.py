@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sciffusion.networks import DiT, NoiseLevel, UNet
 
-__all__ = ["ImageNet", "PatchesConfig", "UNetConfig"]
+__all__ = ["ImageNet", "PatchesConfig", "UNetConfig", "fold"]
 
 
 @final
@@ -108,6 +108,13 @@ class ImageNet(nn.Module):
         previous: Tensor | None = None,
     ) -> Tensor:
         """The network's output (B, C, H, W) from images, log-SNRs (B,) and a condition."""
+        seen, embedding = self.prepare(x, log_snr, cond)
+        return self.finish(self.body(seen, embedding), x)
+
+    def prepare(
+        self, x: Tensor, log_snr: Tensor, cond: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the body is given: points with their places, and the embedding (B, E)."""
         cond = cond or {}
         missing = [k for k in self.tables if k not in cond]
         if missing:
@@ -117,15 +124,21 @@ class ImageNet(nn.Module):
         embedding: Tensor = self.embed(log_snr)
         for name, table in self.tables.items():
             embedding = embedding + table(cond[name].expand(len(x)))
-        h, w = x.shape[2:]
-        seen = x
-        if self.fold > 1:
-            seen = F.pad(x, (0, -w % self.fold, 0, -h % self.fold), mode="replicate")
-            seen = F.pixel_unshuffle(seen, self.fold)
-        y: Tensor = self.body(torch.cat((seen, _places(seen)), 1), embedding)
-        if self.fold > 1:
-            y = F.pixel_shuffle(y, self.fold)
-        return y[:, :, :h, :w]
+        seen = fold(x, self.fold)
+        return torch.cat((seen, _places(seen)), 1), embedding
+
+    def finish(self, y: Tensor, x: Tensor) -> Tensor:
+        """What the body returned, as large as ``x``."""
+        y = F.pixel_shuffle(y, self.fold) if self.fold > 1 else y
+        return y[:, :, : x.shape[2], : x.shape[3]]
+
+
+def fold(x: Tensor, factor: int) -> Tensor:
+    """Squares of points as channels, (B, C, H, W) to (B, C f^2, H / f, W / f); edges are continued to whole squares."""
+    if factor == 1:
+        return x
+    h, w = x.shape[2:]
+    return F.pixel_unshuffle(F.pad(x, (0, -w % factor, 0, -h % factor), mode="replicate"), factor)
 
 
 def _places(x: Tensor) -> Tensor:

@@ -20,10 +20,12 @@ from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
-from .adapter import ModelConfig
+from .adapter import ModelConfig, read_parts
 from .autoencoder import Autoencoder
 from .container import Images
+from .control import edges
 from .datasets import load
+from .shelf import find
 
 __all__ = ["DataConfig", "ImageTask", "ImageTraining", "ObjectiveConfig"]
 
@@ -68,7 +70,9 @@ class ObjectiveConfig:
 class ImageTraining:
     """All settings of a training run: what a configuration file holds.
 
-    ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels.
+    ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels. ``base`` is a
+    trained model, the name of one that ships or a file: it stays as it is, and a control by edges is trained, with
+    everything in ``model`` as it is there.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -76,6 +80,7 @@ class ImageTraining:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     autoencoder: Path | None = None
+    base: str | None = None
     train: TrainConfig = TrainConfig()
 
 
@@ -91,18 +96,26 @@ class ImageTask(Task[Batch]):
     """
 
     def __init__(self, config: ImageTraining, images: Images, valid: Images | None = None) -> None:
+        self.base: Preconditioned | None = None
+        codec: Codec | None = None
+        if config.base is not None:
+            before, self.base, codec, _ = read_parts(find("model", config.base))
+            if before.control is not None:
+                raise ValueError(f"base {config.base!r} is under control already")
+            config = replace(config, model=replace(before, control="edges"))
         model = config.model
         for name in model.attributes:
             if name not in images.labels:
                 known = ", ".join(images.labels) or "none"
                 raise ValueError(f"model.attributes names {name!r}; labels of the images: {known}")
-        codec: Codec | None = None
         if config.autoencoder is not None:
+            if codec is not None:
+                raise ValueError("base has a codec of its own: leave autoencoder out")
             codec = Autoencoder.load(config.autoencoder)
             if model.codec not in (None, codec.config):
                 raise ValueError("model.codec describes another autoencoder than the file does")
             model = replace(model, codec=codec.config)
-        elif model.codec is not None:
+        elif model.codec is not None and codec is None:
             raise ValueError("model.codec needs autoencoder, the file of a trained one")
         classes = model.classes or tuple(_classes(images.labels[k]) for k in model.attributes)
         size = images.size if model.size == (0, 0) else model.size
@@ -117,7 +130,7 @@ class ImageTask(Task[Batch]):
         self.codec = codec or model.codec_module()
         if codec is None:
             self.codec.fit(_floats(images))
-        self.stored = None if codec is None else _latents(codec, images)
+        self.stored = None if model.codec is None else _latents(self.codec, images)
         self.classes = self._rows(images)
         null = model.null()
         self.objective = Objective(
@@ -138,8 +151,9 @@ class ImageTask(Task[Batch]):
         return out
 
     def model(self) -> Preconditioned:
-        """The untrained denoiser."""
-        return self.config.model.denoiser()
+        """The untrained denoiser; over a base, the base under an untrained control."""
+        model = self.config.model
+        return model.denoiser() if self.base is None else model.controlled(self.base)
 
     def order(self, config: TrainConfig) -> Order:
         """Images in a new order each epoch."""
@@ -152,11 +166,16 @@ class ImageTask(Task[Batch]):
         if self.stored is None:
             x = self.codec.encode(_unit(self.images.pixels[rows]))
             flipped = noise.scalars(len(rows)) < self.config.objective.flip
-            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
+            x = _flipped(x, flipped)
         else:
+            flipped = None
             mean, std = (part[rows] for part in self.stored)
             x = self.codec.affine(mean + std * noise.normal(mean, Dense(len(mean))))
-        return x.to(device), {k: v[rows].to(device) for k, v in self.classes.items()}
+        cond = {k: v[rows] for k, v in self.classes.items()}
+        if self.config.model.control is not None:
+            hint = edges(_unit(self.images.pixels[rows]))
+            cond["edges"] = hint if flipped is None else _flipped(hint, flipped)
+        return x.to(device), {k: v.to(device) for k, v in cond.items()}
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
         """The mean squared error of the normalised target."""
@@ -171,11 +190,13 @@ class ImageTask(Task[Batch]):
         device = next(model.parameters()).device
         step = max(1, len(self.valid) // 512)
         part = self.valid[::step][:512]
-        cond = {k: v.to(device) for k, v in self._rows(part).items()} or None
+        cond = {k: v.to(device) for k, v in self._rows(part).items()}
+        if self.config.model.control is not None:
+            cond["edges"] = edges(part.to_floats().pixels).to(device)
         objective = replace(self.objective, drop=0.0)
         with torch.no_grad():
             x = self.codec.encode(part.to_floats().pixels).to(device)
-            loss = objective(model, x, cond, noise=Noise(key))  # type: ignore[arg-type]
+            loss = objective(model, x, cond or None, noise=Noise(key))  # type: ignore[arg-type]
         return {"loss": float(loss.mean)}
 
     def describe(self) -> dict[str, object]:
@@ -183,12 +204,20 @@ class ImageTask(Task[Batch]):
         c = self.config
         # where the file lies shapes nothing
         parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
-        return {k: to_dict(v) for k, v in parts.items()} | {"images": len(self.images)}
+        return {k: to_dict(v) for k, v in parts.items()} | {
+            "images": len(self.images),
+            "base": c.base,
+        }
 
 
 def _unit(pixels: Tensor) -> Tensor:
     """Pixels as floats from 0 to 1."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def _flipped(x: Tensor, rows: Tensor) -> Tensor:
+    """Some images turned left to right."""
+    return torch.where(rows[:, None, None, None], x.flip(3), x)
 
 
 def _floats(images: Images, batch: int = 1024) -> Iterator[Tensor]:
