@@ -50,8 +50,8 @@ def main() -> None:
     last = test.sizes["time"] - 2 * max(DAYS) - 1
     times = test.time.values[np.linspace(2, last, args.starts).round().astype(int)]
     steps = max(DAYS) * 24 // model.config.targets[-1]
-    ensemble = _at(model.forecast(test, steps, args.members, seed=args.seed, times=times))
-    single = _at(mean.forecast(test, steps, 1, seed=args.seed, times=times))
+    ensemble = at_days(model.forecast(test, steps, args.members, seed=args.seed, times=times))
+    single = at_days(mean.forecast(test, steps, 1, seed=args.seed, times=times))
     report = weather.evaluate(ensemble, test[names], seed=args.seed)
     other = weather.evaluate(single.isel(member=0, drop=True), test[names], seed=args.seed)
     rows: dict[str, dict[str, float]] = {}
@@ -63,22 +63,22 @@ def main() -> None:
                 next(r for r in x.rows if r.variable == name and r.lead == 24 * day).scores
                 for x in (report, other)
             )
-            ratio = _spectra(here, truth)
+            ratio = spectra(here, truth)
             rows[f"{name} day {day}"] = {
                 "climatology RMSE": _error(_climate(past[name], truth), truth),
                 "persistence RMSE": _error(test[name].sel(time=times).values, truth),
-                "deterministic RMSE": _value(b, "rmse"),
-                "ensemble mean RMSE": _value(a, "rmse"),
-                "deterministic MAE": _value(b, "mae"),
-                "fair CRPS": _value(a, "crps"),
-                "CRPS below MAE, %": 100 * (1 - _value(a, "crps") / _value(b, "mae")),
-                "spread/skill": _value(a, "spread_skill"),
+                "deterministic RMSE": value(b, "rmse"),
+                "ensemble mean RMSE": value(a, "rmse"),
+                "deterministic MAE": value(b, "mae"),
+                "fair CRPS": value(a, "crps"),
+                "CRPS below MAE, %": 100 * (1 - value(a, "crps") / value(b, "mae")),
+                "spread/skill": value(a, "spread_skill"),
                 "power from": float(ratio.min()),
                 "power to": float(ratio.max()),
             }
     settings = vars(args) | {"out": None, "data": None}
     write(args.out, settings, rows)
-    text = _markdown(rows)
+    text = markdown(rows)
     args.out.with_suffix(".md").write_text(text)
     table = Table(title=f"{args.starts} initial times, {args.members} members")
     for column in ("", *next(iter(rows.values()))):
@@ -88,11 +88,12 @@ def main() -> None:
     Console(width=170).print(table)
 
 
-def _value(scores: Mapping[str, Score], name: str) -> float:
+def value(scores: Mapping[str, Score], name: str) -> float:
+    """A score without its interval."""
     return float(scores[name].value)
 
 
-def _at(forecast: xr.Dataset) -> xr.Dataset:
+def at_days(forecast: xr.Dataset) -> xr.Dataset:
     """The days that are judged."""
     return forecast.sel(prediction_timedelta=[np.timedelta64(24 * d, "h") for d in DAYS]).drop_vars(
         "valid_time"
@@ -108,7 +109,7 @@ def _climate(past: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
     return Climatology.fit(past.time.values, past.values).at(truth.time.values)
 
 
-def _spectra(ensemble: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
+def spectra(ensemble: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
     """The members' mean power over the truth's at the degrees 1 to 21 that the data resolve."""
     mine, theirs = (
         spherical_spectrum(x.drop_vars("prediction_timedelta", errors="ignore"))
@@ -119,7 +120,8 @@ def _spectra(ensemble: xr.DataArray, truth: xr.DataArray) -> np.ndarray:
     return (mine.mean(over[0]).values / theirs.mean(over[1]).values)[degrees]
 
 
-def _markdown(rows: dict[str, dict[str, float]]) -> str:
+def markdown(rows: dict[str, dict[str, float]]) -> str:
+    """A table, with a row for each name."""
     head = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     lines += [
