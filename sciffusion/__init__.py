@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sciffusion.denoiser import from_score as from_score
     from sciffusion.ema import EMA as EMA
     from sciffusion.errors import MissingExtra as MissingExtra
+    from sciffusion.experts import TimeExperts as TimeExperts
     from sciffusion.grid import Beta as Beta
     from sciffusion.grid import FlowTime as FlowTime
     from sciffusion.grid import Karras as Karras
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sciffusion.guidance import Classifier as Classifier
     from sciffusion.guidance import Composed as Composed
     from sciffusion.guidance import DynamicThreshold as DynamicThreshold
+    from sciffusion.guidance import Embedded as Embedded
     from sciffusion.guidance import Energy as Energy
     from sciffusion.guidance import Interval as Interval
     from sciffusion.guidance import MeanEnergy as MeanEnergy
@@ -63,7 +65,9 @@ if TYPE_CHECKING:
     from sciffusion.likelihood import nelbo as nelbo
     from sciffusion.noise import Noise as Noise
     from sciffusion.objective import EDM as EDM
+    from sciffusion.objective import Between as Between
     from sciffusion.objective import CosMap as CosMap
+    from sciffusion.objective import DistilledGuidance as DistilledGuidance
     from sciffusion.objective import Likelihood as Likelihood
     from sciffusion.objective import LogitNormal as LogitNormal
     from sciffusion.objective import LogNormal as LogNormal
@@ -152,6 +156,7 @@ _NAMES = {
     ),
     "ema": ("EMA",),
     "errors": ("MissingExtra",),
+    "experts": ("TimeExperts",),
     "grid": (
         "Beta",
         "FlowTime",
@@ -170,6 +175,7 @@ _NAMES = {
         "Classifier",
         "Composed",
         "DynamicThreshold",
+        "Embedded",
         "Energy",
         "Interval",
         "MeanEnergy",
@@ -206,7 +212,9 @@ _NAMES = {
     "noise": ("Noise",),
     "objective": (
         "EDM",
+        "Between",
         "CosMap",
+        "DistilledGuidance",
         "Likelihood",
         "LogNormal",
         "LogUniform",

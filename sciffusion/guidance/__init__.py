@@ -5,6 +5,7 @@ from sciffusion.guidance.base import Change, Guidance, Scale
 from sciffusion.guidance.cfg import CFG
 from sciffusion.guidance.classifier import Classifier
 from sciffusion.guidance.composed import Composed
+from sciffusion.guidance.embedded import Embedded
 from sciffusion.guidance.energy import Energy
 from sciffusion.guidance.interval import Interval
 from sciffusion.guidance.mean_energy import MeanEnergy
@@ -25,6 +26,7 @@ __all__ = [
     "Classifier",
     "Composed",
     "DynamicThreshold",
+    "Embedded",
     "Energy",
     "Guidance",
     "Interval",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.guidance.base import Guidance
-from sciffusion.state import Value, layout_of
+from sciffusion.state import Value
 
 __all__ = ["Interval"]
 
@@ -52,20 +51,6 @@ class Interval(Denoiser):
         if not bool(inside.any()):
             return alone
         guided = self.guidance(x_t, t, cond, previous)
-        return Prediction(
-            self._where(inside, guided.x0, alone.x0, x_t),
-            self._where(inside, guided.x_t, alone.x_t, x_t),
-            t,
-            self.process,
-        )
-
-    def _where(self, inside: Tensor, a: Value, b: Value, like: Value) -> Value:
-        """Samples on both sides of an end, each on its own clock."""
-        if a is b:
-            return a
-        other: Mapping[str | None, Tensor] = self.process.fields(b)
-        out = {
-            k: torch.where(layout_of(like, k).expand(inside.to(x.device), x), x, other[k])
-            for k, x in self.process.fields(a).items()
-        }
-        return self.process.rebuild(a, out)
+        # samples on both sides of an end, each on its own clock
+        x0 = self.process.choose(inside, guided.x0, alone.x0)
+        return Prediction(x0, self.process.choose(inside, guided.x_t, alone.x_t), t, self.process)

@@ -5,7 +5,7 @@ from .control import DiTControl, UNetControl
 from .convolution import Conv
 from .dit import DiT
 from .embedding import FourierEmbedding, GuidanceScale, NoiseLevel
-from .experts import Routing
+from .experts import Experts, Routing
 from .lora import add_lora, load_lora, lora_state, merge_lora, remove_lora, scale_lora
 from .mmdit import MMDiT
 from .padding import Circular, Padding, SpherePadding, Zeros
@@ -19,6 +19,7 @@ __all__ = [
     "CrossAttention",
     "DiT",
     "DiTControl",
+    "Experts",
     "FourierEmbedding",
     "GuidanceScale",
     "MMDiT",

@@ -18,6 +18,7 @@ The loss is no part of what a network computes. Whoever trains it watches the ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, final
 
@@ -144,7 +145,7 @@ class Routing:
     def entropy(self) -> Tensor:
         """The entropy of the experts' loads over that of equal ones, (), in [0, 1], the mean over all calls."""
         loads = torch.stack([_load(r) for r in self._seen()])
-        return torch.special.entr(loads).sum(-1).mean() / torch.tensor(loads.shape[-1]).log()
+        return torch.special.entr(loads).sum(-1).mean() / math.log(loads.shape[-1])
 
     def _seen(self) -> list[Routes]:
         if not self.routes:

@@ -1,7 +1,9 @@
 """What is minimised: a loss, its weight, and the law of the training times."""
 
+from sciffusion.objective.distilled import DistilledGuidance
 from sciffusion.objective.objective import Loss, Objective
 from sciffusion.objective.times import (
+    Between,
     CosMap,
     LogitNormal,
     LogNormal,
@@ -16,7 +18,9 @@ from sciffusion.objective.weights import EDM, Likelihood, MinSNR, Sigmoid, Weigh
 
 __all__ = [
     "EDM",
+    "Between",
     "CosMap",
+    "DistilledGuidance",
     "Likelihood",
     "LogNormal",
     "LogUniform",

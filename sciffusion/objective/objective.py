@@ -130,12 +130,8 @@ class Objective:
         Raises ``ValueError`` if ``x0`` is not what the process noises, or not finite, and if ``cond`` does not have one
         entry per sample.
         """
-        self.process.check(x0)
-        batch = batch_of(x0)
-        check_condition(cond, batch)
-        t = self.times(noise, batch, self.process.clock)
-        eps = self.coupling(x0, self.process.draw(x0, noise), cond, self.process)
-        noised = self.process.perturb(x0, t, noise, eps)
+        noised = self.noised(x0, cond, noise)
+        batch, t = batch_of(x0), noised.t
         if cond is not None and self.drop:
             cond = drop_condition(cond, self.null, noise.scalars(batch) < self.drop)
         previous = None
@@ -148,6 +144,15 @@ class Objective:
             return loss
         share = 1 / self.times.density(t, self.process.clock).to(loss.per_sample)
         return Loss(share * loss.per_sample, {k: share * v for k, v in loss.per_field.items()}, t)
+
+    def noised(self, x0: Value, cond: Condition, noise: Noise) -> Noised:
+        """A batch at times of the law, with its coupling. Raises ``ValueError`` as the call does."""
+        self.process.check(x0)
+        batch = batch_of(x0)
+        check_condition(cond, batch)
+        t = self.times(noise, batch, self.process.clock)
+        eps = self.coupling(x0, self.process.draw(x0, noise), cond, self.process)
+        return self.process.perturb(x0, t, noise, eps)
 
     def compare(self, prediction: Prediction, noised: Noised) -> Loss:
         """The loss of a prediction, at the times of ``noised`` (not divided by the density of any law)."""

@@ -19,6 +19,7 @@ from sciffusion.noise import Noise
 from sciffusion.schedule import Schedule
 
 __all__ = [
+    "Between",
     "CosMap",
     "LogNormal",
     "LogUniform",
@@ -231,3 +232,50 @@ class Stratified(TimeSampler):
         strata = torch.arange(batch, dtype=torch.float64) / batch
         u = (noise.scalars(batch)[0] + strata) % 1
         return self.quantile(u, clock).clamp(EDGE, 1 - EDGE)
+
+
+@final
+@dataclass(frozen=True)
+class Between(TimeSampler):
+    """Another law's times of the log-SNRs from ``low`` to ``high`` on the clock, and no others.
+
+    For one of several experts (:class:`~sciffusion.experts.TimeExperts`). Raises ``ValueError`` unless low < high, and
+    if the other law has no times between them.
+    """
+
+    base: TimeSampler = field(default_factory=UniformTimes)
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"need low < high, got {self.low} and {self.high}")
+
+    def shares(self, clock: Schedule) -> tuple[float, float]:
+        """The shares of the other law's times below those of ``high``, and below those of ``low``."""
+        found = []
+        for level, end in ((self.high, 0.0), (self.low, 1.0)):
+            if math.isinf(level):
+                found.append(end)
+                continue
+            least, most = torch.zeros(1).double(), torch.ones(1).double()
+            for _ in range(54):  # halving the unit interval down to the last digit
+                middle = 0.5 * (least + most)
+                below = clock.log_snr(self.base.quantile(middle, clock).clamp(0, 1)) > level
+                least, most = torch.where(below, middle, least), torch.where(below, most, middle)
+            found.append(float(least))
+        if not found[0] < found[1]:
+            raise ValueError(
+                f"{self.base} has no times of log-SNRs between {self.low} and {self.high} on {clock}"
+            )
+        return found[0], found[1]
+
+    def quantile(self, u: Tensor, clock: Schedule) -> Tensor:
+        first, last = self.shares(clock)
+        return self.base.quantile(first + (last - first) * u, clock)
+
+    def density(self, t: Tensor, clock: Schedule) -> Tensor:
+        first, last = self.shares(clock)
+        level, slack = clock.log_snr(t), 1e-9  # the ends belong to it, after rounding too
+        inside = (level >= self.low - slack) & (level <= self.high + slack)
+        return inside.double() * self.base.density(t, clock) / (last - first)

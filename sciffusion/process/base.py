@@ -119,6 +119,17 @@ class Process(ABC):
             out[k] = self.field(k).combine_field(each, [p[k] for p in parts])
         return self.rebuild(x0[0], out)
 
+    def choose(self, first: Tensor, a: Value, b: Value) -> Value:
+        """The value ``a`` where ``first`` is true, () or (B,) or per element, and ``b`` elsewhere."""
+        if a is b:
+            return a
+        other = self.fields(b)
+        out = {
+            k: torch.where(layout_of(a, k).expand(first.to(x.device), x), x, other[k])
+            for k, x in self.fields(a).items()
+        }
+        return self.rebuild(a, out)
+
     def check(self, x: Value) -> None:
         """Raise ``ValueError`` unless ``x`` is of the kind that this process noises, and finite in its samples."""
         self.check_kind(x)

@@ -13,6 +13,7 @@ from sciffusion.harmonics import Harmonics, SphereGrid
 from sciffusion.layout import Dense, Layout, Masked, Packed
 from sciffusion.objective import (
     EDM,
+    Between,
     CosMap,
     Likelihood,
     LogitNormal,
@@ -129,6 +130,7 @@ TIMES: list[TimeSampler] = [
     ModeTimes(),
     ModeTimes(-0.5),
     CosMap(),
+    Between(LogitNormal(), -3.0, 2.0),
     Stratified(LogitNormal()),
 ]
 SIZES = (4, 2, 1, 5)

@@ -16,6 +16,7 @@ from sciffusion.guidance import (
     CFGZeroStar,
     Classifier,
     Composed,
+    Embedded,
     Energy,
     Interval,
     MeanEnergy,
@@ -141,6 +142,20 @@ def points_network(kind: str) -> tuple[Denoiser, State]:
     return denoiser, State({"pos": pos, "x": x, "k": k}, layout)
 
 
+class Told(Denoiser):
+    """Guides a denoiser by the scale that is an entry of the condition, as a network may that has learnt to."""
+
+    def __init__(self, denoiser: Denoiser, null: Tensor) -> None:
+        super().__init__()
+        self.denoiser, self.null, self.process = denoiser, null, denoiser.process
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        inner = CFG(self.denoiser, cond["label"], self.null, cond["guidance"].double())
+        return inner(x_t, t, None, previous)
+
+
 def quadratic_of_floats(x: Value) -> Tensor:
     """The energy of the fields that noised values hold as numbers."""
     if not isinstance(x, State):
@@ -186,6 +201,7 @@ GUIDANCES = [
     Case("CFG batched", lambda d, c, n, w: CFG(d, c, n, w, batched=True)),
     Case("CFG per sample", lambda d, c, n, w: CFG(d, c, n, _each(c, w))),
     Case("CFG by level", lambda d, c, n, w: CFG(d, c, n, _as_function(w))),
+    Case("Embedded", lambda d, c, n, w: Embedded(Told(d, n), {"label": c}, w)),
     Case("Interval", lambda d, c, n, w: Interval(CFG(d, c, n, w))),
     Case("Autoguidance", lambda d, c, n, w: Autoguidance(d.given(c), d.given(n), w)),
     Case("Composed", lambda d, c, n, w: Composed(d, n, [(c, w)])),

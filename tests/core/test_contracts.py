@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sciffusion.coupling import Align, Conditional, Coupling, Independent, Permutation
 from sciffusion.denoiser import Denoiser, Given, Preconditioned
+from sciffusion.experts import TimeExperts
 from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, Uniform
 from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed, Sharpened
 from sciffusion.guidance.base import Change
@@ -209,6 +210,7 @@ def denoiser_cases() -> list[tuple[Denoiser, Value, Tensor | None]]:
         (Perturbed(attending, 2.0), randn(2, 5, 4), None),
         (DynamicThreshold(net.given(cond), (-1.0, 1.0)), inputs, None),
         (Windowed(exact_chain(), 3, dim=-1), randn(2, 6), None),
+        (TimeExperts([net, network()[0]], [0.0]), inputs, cond),
     ]
     known = Mask(torch.tensor([[True, False]]))
     for method in (MMPS(), PiGDM(), SDA(), DPS()):

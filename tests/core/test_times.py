@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sciffusion.noise import Noise
 from sciffusion.objective import (
+    Between,
     CosMap,
     LogitNormal,
     LogNormal,
@@ -128,6 +129,28 @@ def test_log_uniform_noise_levels_are_cut_to_those_of_the_clock() -> None:
         LogUniform(60.0, 80.0)(Noise(0), 2, VE(0.02, 50.0))
 
 
+@pytest.mark.parametrize("schedule", [FLOW, VP()], ids=name)
+def test_times_between_noise_levels_are_those_of_the_law_without_the_others(
+    schedule: Schedule,
+) -> None:
+    base, low, high = LogNormal(), -1.0, 2.5
+    parts = [Between(base, high=low), Between(base, low, high), Between(base, low=high)]
+    drawn = base(Noise(0), 6000, schedule)
+    level = schedule.log_snr(drawn)
+    inside = [level <= low, (level > low) & (level <= high), level > high]
+    total = torch.zeros_like(drawn)
+    for part, mine in zip(parts, inside, strict=True):
+        first, last = part.shares(schedule)
+        assert last - first == pytest.approx(float(mine.double().mean()), abs=0.02)
+        found = schedule.log_snr(part(Noise(1), 500, schedule))
+        assert bool(((found > part.low - 1e-6) & (found < part.high + 1e-6)).all())
+        assert distance(shares(part, drawn[mine], schedule)) < CRITICAL
+        total = total + (last - first) * part.density(drawn, schedule)
+    assert torch.allclose(total, base.density(drawn, schedule))
+    with pytest.raises(ValueError, match="has no times of log-SNRs between 50.0 and 60.0"):
+        Between(UniformTimes(0.1, 0.9), 50.0, 60.0)(Noise(0), 1, schedule)
+
+
 def test_cos_map_gives_a_straight_line_the_noise_levels_of_the_cosine() -> None:
     u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     assert torch.allclose(FLOW.log_snr(CosMap().quantile(u, FLOW)), TrigFlow().log_snr(u))
@@ -148,6 +171,7 @@ def test_mode_times_are_uniform_at_zero_and_crowd_the_middle_above_it() -> None:
     ("make", "message"),
     [
         (lambda: UniformTimes(0.5, 0.5), "0 <= low < high <= 1"),
+        (lambda: Between(low=2.0, high=2.0), "need low < high, got 2.0 and 2.0"),
         (lambda: UniformTimes(-0.1, 0.5), "0 <= low < high <= 1"),
         (lambda: LogUniform(0.0, 1.0), "0 < low < high"),
         (lambda: LogitNormal(0.0, 0.0), "std must be positive"),
