@@ -1,61 +1,74 @@
-"""Data sets of sounds, by name."""
+"""Data sets of sounds, by name; kept in the cache once they were given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import final
 
 import numpy as np
 
 from sciffusion.errors import did_you_mean
 
-from ..clip import Clip, Clips
+from ..clip import Clips
+from .card import Arrays, Card
+from .fsdd import clips_of_fsdd, read_fsdd
+from .notes import clips_of_notes, read_notes
 
-__all__ = ["get_fsdd", "get_notes", "split"]
-
-
-def get_fsdd(path: Path) -> Clips:
-    """The Free Spoken Digit Dataset, 3,000 clips at 8 kHz, from its ``fsdd.npz``.
-
-    Labels: digit, speaker, take, and test (takes 0 to 4, the official split).
-    """
-    with np.load(path) as data:
-        ends, audio, rate = data["offsets"].tolist(), data["audio"], int(data["sample_rate"])
-        clips = [Clip.of(audio[a:b], rate) for a, b in zip(ends, ends[1:], strict=False)]
-        labels = {k: data[k].astype(np.int64) for k in ("digit", "take")}
-        labels |= {"speaker": data["speaker_names"][data["speaker"]], "test": data["test"]}
-    return Clips(clips, labels)
+__all__ = ["DATASETS", "SETS", "fetch", "parts", "split"]
 
 
-def get_notes(path: Path) -> Clips:
-    """1,480 notes of 20 instruments, one second each at 16 kHz, from ``gm_notes.npz``.
+@final
+@dataclass(frozen=True)
+class _Set:
+    """How a copy of a data set is read, and made clips of."""
 
-    Labels: instrument, pitch (MIDI), velocity, family, and test.
-    """
-    with np.load(path) as data:
-        rate = int(data["sample_rate"])
-        clips = [Clip.of(x, rate) for x in data["audio"]]
-        labels = {k: data[k].astype(np.int64) for k in ("pitch", "velocity")}
-        labels |= {k: data[f"{k}_names"][data[k]] for k in ("instrument", "family")}
-        labels["test"] = data["test"]
-    return Clips(clips, labels)
+    read: Callable[[Path], Arrays]
+    clips: Callable[[Arrays], Clips]
 
 
-_SETS: Mapping[str, Callable[[Path], Clips]] = {"fsdd": get_fsdd, "notes": get_notes}
+SETS: Mapping[str, _Set] = {
+    "fsdd": _Set(read_fsdd, clips_of_fsdd),
+    "notes": _Set(read_notes, clips_of_notes),
+}
+"""The data sets."""
+
+
+def parts() -> list[str]:
+    """The names that :func:`split` takes."""
+    return [f"{name}:{part}" for name in SETS for part in ("train", "test")]
 
 
 def split(name: str, path: Path | None = None) -> Clips:
-    """A part of a data set, ``"fsdd:train"`` or ``"notes:test"``, from the file ``path``.
+    """A part of a data set, ``"fsdd:train"`` or ``"notes:test"``, from a copy at ``path`` (None: the cache).
 
-    Raises ``ValueError`` for another name, and without a path.
+    Raises ``ValueError`` for another name, and ``FileNotFoundError`` for a data set that is not there.
     """
-    known = [f"{k}:{part}" for k in _SETS for part in ("train", "test")]
+    known = parts()
     if name not in known:
         raise ValueError(
             f"no data {name!r}; there are {', '.join(known)}. {did_you_mean(name, known)}".rstrip()
         )
-    if path is None:
-        raise ValueError(f"data {name!r} needs path, its npz file")
     source, part = name.split(":")
-    clips = _SETS[source](path)
+    arrays = Card.of(source).kept() if path is None else SETS[source].read(path)
+    clips = SETS[source].clips(arrays)
     return clips[np.flatnonzero(clips.labels["test"] == (part == "test"))]
+
+
+def fetch(name: str, path: Path | None = None) -> tuple[Clips, Path]:
+    """A data set and its place in the cache; ``path`` is a copy to take it from, which is checked first.
+
+    Raises ``FileNotFoundError`` if it is neither in the cache nor given, and ``ValueError`` for a copy that is not it.
+    """
+    card, known = Card.of(name), SETS[name]
+    if path is not None:
+        card.keep(known.read(path), path)
+    return known.clips(card.kept()), card.place
+
+
+DATASETS: Mapping[str, Callable[[Path | None], tuple[object, Path]]] = {
+    name: partial(fetch, name) for name in SETS
+}
+"""How the command ``data`` fetches each data set."""
