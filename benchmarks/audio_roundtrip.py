@@ -20,11 +20,11 @@ import torch
 from measure import environment
 from torch import Tensor
 
-from sciffusion.domains.audio import GriffinLim, LogMel, MelConfig
+from sciffusion.domains.audio import Clip, GriffinLim, LogMel, MelConfig
 from sciffusion.domains.audio.datasets import split
-from sciffusion.domains.audio.stft import Framing
+from sciffusion.domains.audio.metrics import log_spectral_distance
+from sciffusion.domains.audio.oracles import pesq
 from sciffusion.domains.audio.task import waveform
-from sciffusion.errors import require
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = [
@@ -39,32 +39,21 @@ WAYS = [
 COLUMNS = ("n_fft", "hop", "mels", "iterations", "clips", "PESQ", "error", "LSD, dB", "RTF")
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """The log-spectral distance in dB."""
-    x, y = (
-        Framing(256, 64).analyse(w[None]).abs().square().clamp(min=1e-6).log10() for w in (a, b)
-    )
-    return float((10 * (x - y)).square().mean(1).sqrt().mean())
-
-
 def score(config: MelConfig, iterations: int, waves: list[Tensor]) -> list[float]:
     """Clips that PESQ judged, PESQ and its standard error, LSD, real-time factor."""
-    pesq = require("pesq", extra="audio")
     encode, recover = LogMel(config).encode, GriffinLim(config, iterations)
     mels = [encode(w[None]) for w in waves]
     recover(mels[0])
     start = time.process_time()
     made = [recover(m)[0, : len(w)] for m, w in zip(mels, waves, strict=True)]
     spent = time.process_time() - start
-    pairs = list(zip(waves, made, strict=True))
-    found = []
-    for w, x in pairs:
-        try:
-            found.append(pesq.pesq(config.rate, w.numpy(), x.numpy(), "nb"))
-        except pesq.NoUtterancesError:
-            continue
+    pairs = [
+        tuple(Clip(x[None], config.rate) for x in pair) for pair in zip(made, waves, strict=True)
+    ]
+    scores = np.array([pesq(x, w) for x, w in pairs])
+    found = scores[~np.isnan(scores)]
     error = np.std(found, ddof=1) / len(found) ** 0.5
-    lsd = np.mean([distance(w, x) for w, x in pairs])
+    lsd = np.mean([log_spectral_distance(x, w) for x, w in pairs])
     seconds = sum(map(len, waves)) / config.rate
     return [len(found), float(np.mean(found)), float(error), float(lsd), spent / seconds]
 

@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciffusion.domains.audio import GriffinLim, LogMel
+from sciffusion.domains.audio import Clip, GriffinLim, LogMel
 from sciffusion.domains.audio.datasets import split
-from sciffusion.domains.audio.stft import Framing
+from sciffusion.domains.audio.metrics import log_spectral_distance
+from sciffusion.domains.audio.oracles import pesq
 from sciffusion.domains.audio.task import waveform
 from sciffusion.domains.audio.vocoder import Vocoder
-from sciffusion.errors import require
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,27 +54,6 @@ def refined(vocoder: Vocoder, iterations: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """The log-spectral distance in dB."""
-    x, y = (
-        Framing(256, 64).analyse(w[None]).abs().square().clamp(min=1e-6).log10() for w in (a, b)
-    )
-    return float((10 * (x - y)).square().mean(1).sqrt().mean())
-
-
-def judge() -> Callable[[int, NDArray[np.float32], NDArray[np.float32]], float]:
-    """PESQ of a waveform against a recording; NaN where it finds no utterance."""
-    package = require("pesq", extra="audio")
-
-    def score(rate: int, truth: NDArray[np.float32], made: NDArray[np.float32]) -> float:
-        try:
-            return float(package.pesq(rate, truth, made, "nb"))
-        except package.NoUtterancesError:
-            return float("nan")
-
-    return score
-
-
 def main() -> None:
     """Measure, print and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,7 +64,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "audio_vocoder.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    score = judge()
     vocoder = Vocoder.from_file(options.vocoder)
     config, clips = vocoder.config, split("fsdd:test", options.data)
     clips = clips[np.arange(0, len(clips), options.every)]
@@ -105,11 +83,14 @@ def main() -> None:
         begin = time.process_time()
         made = [way(m)[0, : len(w)] for m, w in zip(mels, found, strict=True)]
         spent = time.process_time() - begin
-        pairs = list(zip(found, made, strict=True))
-        scores[name] = np.array([score(config.rate, w.numpy(), x.numpy()) for w, x in pairs])
+        pairs = [
+            tuple(Clip(x[None], config.rate) for x in pair)
+            for pair in zip(made, found, strict=True)
+        ]
+        scores[name] = np.array([pesq(x, w) for x, w in pairs])
         rows[name] = {
             "unheard": int(np.isnan(scores[name]).sum()),
-            "lsd_db": round(float(np.mean([distance(w, x) for w, x in pairs])), 2),
+            "lsd_db": round(float(np.mean([log_spectral_distance(x, w) for x, w in pairs])), 2),
             "real_time_factor": round(spent / seconds, 4),
         }
     # the same clips for all: those in which every way leaves an utterance
