@@ -45,12 +45,15 @@ class ModelConfig:
 
     ``shape`` is that of the films that it makes unless told otherwise: frames, height, width. ``attributes`` names
     labels that films may be asked by; ``classes`` are the values of each, in order (empty: found in the training data).
+    ``target`` is what the network puts out: the clean film (x0), which a network that is narrower than its patches can
+    hold as it cannot hold noise (Li & He 2025, arXiv 2511.13720), or the preconditioned v.
     """
 
     channels: int = 1
     shape: tuple[int, int, int] = (16, 32, 32)
     network: TransformerConfig = TransformerConfig()
     schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
+    target: Literal["x0", "v"] = "x0"
     attributes: tuple[str, ...] = ()
     classes: tuple[tuple[str, ...], ...] = ()
 
@@ -99,4 +102,4 @@ class ModelConfig:
         """Network and process as a denoiser, freshly initialised; its data have unit variance."""
         sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
         net = FilmNet(self.network, self.channels, sizes)
-        return Preconditioned(net, self.process(), sigma_data=1.0)
+        return Preconditioned(net, self.process(), target=self.target, sigma_data=1.0)

@@ -18,7 +18,8 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.inverse import Known
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
-from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.objective import EDM, LogNormal, Objective, Weight
+from sciffusion.schedule import Schedule
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
 from .adapter import ModelConfig
@@ -26,6 +27,21 @@ from .datasets import MovingDigits, digits, load
 from .lessons import Crops, Endless, Lessons, shown
 
 __all__ = ["DataConfig", "ObjectiveConfig", "VideoTask", "VideoTraining", "pixels"]
+
+
+@final
+@dataclass(frozen=True)
+class Capped(Weight):
+    r""":math:`w = \min(\mathrm{SNR} + 1, m)`: that of :class:`~sciffusion.objective.EDM`, but never above m.
+
+    A network that puts out the clean film itself cannot err as little as noise falls, and rare films with next to no
+    noise would be most of the loss.
+    """
+
+    heaviest: float
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return EDM()(schedule, t).clamp(max=self.heaviest)
 
 
 @final
@@ -57,18 +73,23 @@ class DataConfig:
 class ObjectiveConfig:
     """What is minimised, and at which noise levels.
 
-    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``. ``drop`` is the share of the films
-    that lose their condition, ``shown`` the share of which some frames are shown clean, see :func:`.lessons.shown`.
+    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``. A squared error of the clean film
+    counts as much as one of the preconditioned output, up to ``heaviest`` times (see :class:`Capped`). ``drop`` is the
+    share of the films that lose their condition, ``shown`` the share of which some frames are shown clean, see
+    :func:`.lessons.shown`.
     """
 
     time_mean: float = 1.0
     time_std: float = 1.4
     drop: float = 0.1
     shown: float = 0.5
+    heaviest: float = 8.0
 
     def __post_init__(self) -> None:
         if not 0 < self.shown <= 1:
             raise ValueError(f"shown must lie above 0 and up to 1, got {self.shown}")
+        if not self.heaviest > 0:
+            raise ValueError(f"heaviest must be positive, got {self.heaviest}")
 
 
 @final
@@ -120,7 +141,7 @@ class VideoTask(Task[Batch]):
         objective, null = self.config.objective, self.config.model.null()
         self.objective = Objective(
             self.config.model.process(),
-            weight=EDM(),
+            weight=Capped(objective.heaviest),
             times=LogNormal(objective.time_mean, objective.time_std),
             null=null or None,
             drop=objective.drop if null else 0.0,
