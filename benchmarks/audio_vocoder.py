@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,46 @@ def refined(vocoder: Vocoder, iterations: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
+def timed(way: Callable[[Tensor], Tensor], given: Sequence[Tensor]) -> tuple[list[Tensor], float]:
+    """What a way makes of each input, and the CPU time that it took, seconds."""
+    way(given[0])
+    begin = time.process_time()
+    return [way(x)[0] for x in given], time.process_time() - begin
+
+
+def compared(
+    made: Mapping[str, tuple[list[Tensor], float]], found: Sequence[Tensor], rate: int
+) -> tuple[dict[str, dict[str, float]], int]:
+    """The figures of each way against the recordings ``found``, and in how many clips PESQ hears all ways.
+
+    ``gain`` is relative to the first way.
+    """
+    scores: dict[str, NDArray[np.float64]] = {}
+    rows: dict[str, dict[str, float]] = {}
+    for name, (waves, spent) in made.items():
+        pairs = [
+            (Clip(x[None, : len(w)], rate), Clip(w[None], rate))
+            for x, w in zip(waves, found, strict=True)
+        ]
+        scores[name] = np.array([pesq(x, w) for x, w in pairs])
+        rows[name] = {
+            "unheard": int(np.isnan(scores[name]).sum()),
+            "lsd_db": round(float(np.mean([log_spectral_distance(x, w) for x, w in pairs])), 2),
+            "real_time_factor": round(spent * rate / sum(map(len, found)), 4),
+        }
+    # the same clips for all: those in which every way leaves an utterance
+    heard = ~np.isnan(np.stack(list(scores.values()))).any(0)
+    reference = next(iter(scores.values()))[heard]
+    for name, row in rows.items():
+        mine = scores[name][heard]
+        for key, values in (("pesq_nb", mine), ("gain", mine - reference)):
+            row[key] = round(float(values.mean()), 3)
+            error = values.std(ddof=1) / np.sqrt(len(values))
+            row[f"{key}_standard_error"] = round(float(error), 3)
+        print(name, row, flush=True)
+    return rows, int(heard.sum())
+
+
 def main() -> None:
     """Measure, print and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -76,36 +116,11 @@ def main() -> None:
         "vocoder, then 32": refined(vocoder, 32),
     }
     mels = [LogMel(config).encode(w[None]) for w in found]
-    scores: dict[str, NDArray[np.float64]] = {}
-    rows: dict[str, dict[str, float]] = {}
-    for name, way in ways.items():
-        way(mels[0])
-        begin = time.process_time()
-        made = [way(m)[0, : len(w)] for m, w in zip(mels, found, strict=True)]
-        spent = time.process_time() - begin
-        pairs = [
-            tuple(Clip(x[None], config.rate) for x in pair)
-            for pair in zip(made, found, strict=True)
-        ]
-        scores[name] = np.array([pesq(x, w) for x, w in pairs])
-        rows[name] = {
-            "unheard": int(np.isnan(scores[name]).sum()),
-            "lsd_db": round(float(np.mean([log_spectral_distance(x, w) for x, w in pairs])), 2),
-            "real_time_factor": round(spent / seconds, 4),
-        }
-    # the same clips for all: those in which every way leaves an utterance
-    heard = ~np.isnan(np.stack(list(scores.values()))).any(0)
-    reference = scores["Griffin-Lim, 32"][heard]
-    for name, row in rows.items():
-        mine = scores[name][heard]
-        for key, values in (("pesq_nb", mine), ("gain", mine - reference)):
-            row[key] = round(float(values.mean()), 3)
-            error = values.std(ddof=1) / np.sqrt(len(values))
-            row[f"{key}_standard_error"] = round(float(error), 3)
-        print(name, row, flush=True)
+    made = {name: timed(way, mels) for name, way in ways.items()}
+    rows, heard = compared(made, found, config.rate)
     record = {
         "clips": len(found),
-        "clips_of_pesq": int(heard.sum()),
+        "clips_of_pesq": heard,
         "seconds": round(seconds, 1),
         "spectrogram": {"n_fft": config.n_fft, "hop": config.hop, "mels": config.mels},
         "parameters": sum(p.numel() for p in vocoder.net.parameters()),

@@ -1,9 +1,9 @@
 """How sound plugs into the core: what is noised, what it is conditioned on, and the typed settings of a model.
 
-A batch of clips is a state of one field, ``mel`` (B, T, mels): log-mel frames in units of the training data's standard
-deviation, padded to the longest clip. What lies beyond the end of a clip belongs to no sample: it is neither noised nor
-seen, and costs no loss. How long a clip is, the network is told twice, by the vector that modulates its layers and by a
-token that its attention reads.
+A batch of clips is a state of one field, ``mel`` (B, T, width): log-mel frames, or the latents of a codec, in units of
+the training data's standard deviation, padded to the longest clip. What lies beyond the end of a clip belongs to no
+sample: it is neither noised nor seen, and costs no loss. How long a clip is, the network is told twice, by the vector
+that modulates its layers and by a token that its attention reads.
 
 A condition is a mapping of tensors with a row for each clip:
 
@@ -31,6 +31,8 @@ from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
 from sciffusion.space import Euclidean
 from sciffusion.state import State
 
+from .codec import CodecConfig
+from .frontend import LatentConfig, SpectrumConfig
 from .mel import MelConfig
 from .networks import FramesConfig, MelNet, PatchesConfig, UNetConfig
 
@@ -49,7 +51,9 @@ SCHEDULES: Mapping[str, Schedule] = {
 @final
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model of clips: its spectrogram, its network, and what it is conditioned on.
+    """A model of clips: what it sees of them, its network, and what it is conditioned on.
+
+    It sees log-mel frames unless there is ``latent``, the latents of a codec, or ``spectrum``, complex spectra.
 
     ``attributes`` names labels of the data that clips may be asked by; ``classes`` are the values of each, in order
     (empty: found in the training data). ``text`` is the width of the tokens of a text, ``reference`` that of the vector
@@ -63,15 +67,42 @@ class ModelConfig:
     classes: tuple[tuple[str, ...], ...] = ()
     text: int = 0
     reference: int = 0
+    latent: LatentConfig | None = None
+    spectrum: SpectrumConfig | None = None
 
     def __post_init__(self) -> None:
         if self.classes and len(self.classes) != len(self.attributes):
             raise ValueError(
                 f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
             )
+        if self.latent is not None and self.spectrum is not None:
+            raise ValueError("latent and spectrum are both given; a model sees one of them")
         taken = {"text", "text_mask", "reference"} & set(self.attributes)
         if taken:
             raise ValueError(f"attributes must not be called {sorted(taken)}: conditions are")
+
+    @property
+    def frontend(self) -> MelConfig | CodecConfig | SpectrumConfig:
+        """What makes frames of waveforms."""
+        return self.spectrum or (self.mel if self.latent is None else self.latent.codec)
+
+    @property
+    def width(self) -> int:
+        """The numbers of a frame."""
+        match self.frontend:
+            case MelConfig(mels=n) | CodecConfig(channels=n) | SpectrumConfig(width=n):
+                return n
+
+    @property
+    def spectrogram(self) -> MelConfig:
+        """The spectrogram that the model sees. Raises ``ValueError`` for a model that sees none."""
+        if self.frontend is not self.mel:
+            what = "complex spectra" if self.latent is None else "latents of a codec"
+            raise ValueError(
+                f"this needs a model of log-mel spectrograms, but the model works on {what}: it samples, "
+                "and no more"
+            )
+        return self.mel
 
     def index(self, attribute: str, value: object) -> int:
         """The number of an attribute's class; None is the number that leaves it open.
@@ -108,12 +139,12 @@ class ModelConfig:
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; its state has unit variance."""
         sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
-        net = MelNet(self.network, self.mel.mels, sizes, self.text, self.reference)
+        net = MelNet(self.network, self.width, sizes, self.text, self.reference)
         return Preconditioned(net, self.process(), sigma_data={"mel": 1.0})
 
 
 def mel_state(frames: Sequence[Tensor]) -> State:
-    """Clips (T_i, mels) as one state, padded to the longest.
+    """Clips (T_i, width) as one state, padded to the longest.
 
     Raises ``ValueError`` if there is no clip, or one without frames.
     """

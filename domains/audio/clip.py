@@ -241,6 +241,26 @@ class Clips(Sequence[Clip]):
             {name: np.asarray(values)[rows] for name, values in self.labels.items()},
         )
 
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, names: str | None = None, rate: int | None = None
+    ) -> Clips:
+        """The sound files of a folder (WAV, FLAC, OGG), sorted by name, with labels.
+
+        Args:
+            folder: where the files are.
+            names: a pattern of their names, ``"{digit}_{speaker}_{take}"``, whose words become labels; None: labels are
+                those of the tables in the folder, CSV files with a column ``file`` and one for each label.
+            rate: what all are brought to, Hz (None: they must have one rate already).
+
+        Raises:
+            FileNotFoundError: there is no such folder, or no sound in it.
+            ValueError: a file that cannot be read, is silent, has another rate or is not named after the pattern.
+        """
+        from .folder import read_folder
+
+        return read_folder(folder, names, rate)
+
     def save(self, path: str | Path) -> Path:
         """Write one clip to a file, many to numbered ones beside each other: ``seven-00.wav``, ...
 

@@ -73,7 +73,7 @@ def denoise(
     if (noise_std is None) == (snr is None):
         raise ValueError("say how strong the noise is: noise_std or snr, one of the two")
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
-    config = model.config.mel
+    config = model.config.spectrogram
     heard = Given.of(clip, config)
     if noise_std is not None:
         std = noise_std * heard.gain

@@ -47,8 +47,8 @@ class Sound:
         layout, mel = x.layout("mel"), x["mel"]
         known = isinstance(layout, Masked)
         mask = layout.mask if isinstance(layout, Masked) and known else mel.new_ones(mel.shape[:2])
-        magnitude = envelope(model.config.mel, model.standard.decode(mel).mT)
-        return cls(magnitude * mask[:, None], mask, model.config.mel)
+        magnitude = envelope(model.config.spectrogram, model.standard.decode(mel).mT)
+        return cls(magnitude * mask[:, None], mask, model.config.spectrogram)
 
     @property
     def hertz(self) -> Tensor:

@@ -83,4 +83,4 @@ def log_likelihood(
     frames = state.layout("mel").points(state["mel"]).cpu()
     # from the model's units to log-mels
     nats = nats - frames * float(model.standard.std.double().log().sum())
-    return Likelihood(nats, frames * model.config.mel.mels)
+    return Likelihood(nats, frames * model.config.width)

@@ -26,9 +26,10 @@ from . import denoising, editing, likelihood, repair, rewards, separation
 from .adapter import Condition, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
+from .codec import AudioCodec
+from .frontend import analysis, synthesis
 from .functionals import Towards
-from .mel import LogMel
-from .recovery import GriffinLim, Recovery
+from .recovery import Recovery
 from .standard import Standard
 from .task import PEAK, AudioTask, waveform
 
@@ -103,9 +104,11 @@ class AudioModel:
 
     ``denoiser`` is an ordinary denoiser of the core, of states with the field ``mel``: everything there (samplers,
     guidance, inverse problems, likelihoods) takes it. ``standard`` says in which units, ``catalogue`` which clips it
-    was trained on, ``recovery`` makes waveforms of spectrograms (None: Griffin-Lim).
+    was trained on, ``recovery`` makes waveforms of spectrograms (None: Griffin-Lim). A model of latents has
+    its ``codec`` instead.
 
-    Raises ``ValueError`` for a recovery of other spectrograms than the model's.
+    Raises ``ValueError`` for a recovery of other spectrograms than the model's, and for another codec than that of its
+    latents.
     """
 
     config: ModelConfig
@@ -115,6 +118,7 @@ class AudioModel:
     sampling: SamplingConfig = SamplingConfig()
     recovery: Recovery | None = None
     info: Mapping[str, Any] | None = None
+    codec: AudioCodec | None = None
 
     inpaint = repair.inpaint
     extend = repair.extend
@@ -127,8 +131,16 @@ class AudioModel:
     sample_by_reward = rewards.sample_by_reward
 
     def __post_init__(self) -> None:
+        latent = self.config.latent
+        wanted = None if latent is None else latent.fingerprint
+        got = None if self.codec is None else self.codec.fingerprint
+        if wanted != got:
+            raise ValueError(
+                f"the model was trained on {f'latents of the codec {wanted}' if wanted else 'spectrograms'}, but codec "
+                f"is {got or 'none'}; decoded by another codec its samples would be noise"
+            )
         if self.recovery is not None:
-            self.config.mel.require_same(self.recovery.config, "recovery")
+            self.config.spectrogram.require_same(self.recovery.config, "recovery")
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -184,7 +196,7 @@ class AudioModel:
         order = np.argsort(frames, kind="stable")
         parts: list[Clip] = []
         for rows in _track([order[i : i + batch_size] for i in range(0, n, batch_size)], progress):
-            blank = [torch.zeros(t, self.config.mel.mels, device=self.device) for t in frames[rows]]
+            blank = [torch.zeros(t, self.config.width, device=self.device) for t in frames[rows]]
             noise = Noise([seeds[i] for i in rows])
             noise.scalars(
                 len(rows)
@@ -241,13 +253,13 @@ class AudioModel:
         return guidance(self.denoiser, cond, null)
 
     def encode(self, clips: Sequence[Clip]) -> State:
-        """Clips as the model sees them: a state of the field ``mel`` (B, T, mels), padded to the longest.
+        """Clips as the model sees them: a state of the field ``mel`` (B, T, width), padded to the longest.
 
         They are made mono, brought to the model's rate, and to a peak of 0.5.
         """
-        analysis = LogMel(self.config.mel)
-        waves = [waveform(clip, self.config.mel) for clip in clips]
-        frames = [self.standard.encode(analysis.encode(w[None])[0].mT) for w in waves]
+        analyse = analysis(self.config, self.codec)
+        waves = [waveform(clip, self.config.frontend) for clip in clips]
+        frames = [self.standard.encode(analyse(w[None].to(self.device))[0].mT) for w in waves]
         return mel_state([f.to(self.device) for f in frames])
 
     @torch.no_grad()
@@ -255,10 +267,10 @@ class AudioModel:
         """Waveforms of a state, of these numbers of samples (None: as many as its frames hold)."""
         x, layout = state["mel"], state.layout("mel")
         mask = layout.mask if isinstance(layout, Masked) else x.new_ones(x.shape[:2]).bool()
-        recovery = self.recovery or GriffinLim(self.config.mel)
-        waves = recovery(self.standard.decode(x).mT.contiguous(), mask).cpu()
-        sizes = (mask.sum(1) * self.config.mel.hop).tolist()
-        rate, ends = self.config.mel.rate, sizes if lengths is None else lengths
+        recover = synthesis(self.config, self.codec, self.recovery)
+        waves = recover(self.standard.decode(x).mT.contiguous(), mask).cpu()
+        sizes = (mask.sum(1) * self.config.frontend.hop).tolist()
+        rate, ends = self.config.frontend.rate, sizes if lengths is None else lengths
         return Clips([Clip(w[None, :end], rate) for w, end in zip(waves, ends, strict=True)])
 
     def asked(
@@ -272,7 +284,7 @@ class AudioModel:
         cond |= {k: v.to(self.device) for k, v in classes.items()}
         if seconds is None:
             return drawn.tolist(), cond
-        rate, longest = self.config.mel.rate, int(self.catalogue.samples.max())
+        rate, longest = self.config.frontend.rate, int(self.catalogue.samples.max())
         wanted = [seconds] * n if isinstance(seconds, (int, float)) else list(seconds)
         if len(wanted) != n:
             raise ValueError(f"seconds has {len(wanted)} values for {n} clips")
@@ -285,7 +297,7 @@ class AudioModel:
         return [round(s * rate) for s in wanted], cond
 
     def _count(self, samples: int) -> int:
-        return self.config.mel.frames(samples)
+        return self.config.frontend.frames(samples)
 
     def _tensor(self, name: str, value: object, n: int) -> Tensor:
         width = {"text": self.config.text, "reference": self.config.reference}.get(name, 1)
@@ -307,7 +319,8 @@ class AudioModel:
 
     def to(self, device: str | torch.device) -> AudioModel:
         """The same model on another device; samples are the same up to rounding."""
-        return replace(self, denoiser=self.denoiser.to(device))
+        codec = None if self.codec is None else self.codec.to(device)
+        return replace(self, denoiser=self.denoiser.to(device), codec=codec)
 
     def save(self, path: str | Path) -> Path:
         """Write everything but the recovery to one safetensors file, weights rounded to float16."""
@@ -320,6 +333,9 @@ class AudioModel:
         exact = {f"standard.{k}": getattr(self.standard, k) for k in ("mean", "std")}
         exact |= {f"catalogue.{k}": v for k, v in self.catalogue.tensors().items()}
         weights = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
+        if self.codec is not None:
+            rounded, kept = self.codec.tensors("codec.")
+            weights, exact = weights | rounded, exact | kept
         export(weights, path, meta, torch.float16, exact=exact)
         return Path(path)
 
@@ -338,6 +354,9 @@ class AudioModel:
         config = parse(ModelConfig, fields["model"], source=str(path))
         denoiser = config.denoiser()
         denoiser.load_state_dict(_under("net.", tensors))
+        codec = None if config.latent is None else AudioCodec(config.latent.codec).eval()
+        if codec is not None:
+            codec.load_state_dict(_under("codec.", tensors))
         return cls(
             config,
             denoiser.eval(),
@@ -346,6 +365,7 @@ class AudioModel:
             parse(SamplingConfig, fields["sampling"], source=str(path)),
             recovery,
             fields["info"],
+            codec,
         )
 
     @classmethod
@@ -355,7 +375,14 @@ class AudioModel:
         """The model that a training task and its (averaged) weights make."""
         denoiser = task.model()
         denoiser.load_state_dict(dict(weights))
-        return cls(task.config.model, denoiser.eval(), task.standard, task.catalogue, info=info)
+        return cls(
+            task.config.model,
+            denoiser.eval(),
+            task.standard,
+            task.catalogue,
+            info=info,
+            codec=task.codec,
+        )
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def sample_by_reward(
             )
         return scale * out
 
-    shapes = [(model.config.mel.frames(k), model.config.mel.mels) for k in lengths]
+    shapes = [(model.config.frontend.frames(k), model.config.width) for k in lengths]
     like = mel_state([torch.zeros(*shape, device=model.device) for shape in shapes])
     steered = TwistedSMC(sampler, lambda x0, x_t, t: judge(heard(x0)), particles, guided=False)
     found = steered(model.guided(cond, guidance), like, seeds)

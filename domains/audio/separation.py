@@ -112,9 +112,9 @@ def separate(
         raise ValueError(f"models has {len(models)} entries for {len(givens)} sources in givens")
     if not noise_std > 0:
         raise ValueError(f"noise_std must be positive, got {noise_std}")
-    config = model.config.mel
+    config = model.config.spectrogram
     for k, other in enumerate(models):
-        config.require_same(other.config.mel, f"model {k}")
+        config.require_same(other.config.spectrogram, f"model {k}")
     parts = [
         Drawing.of(m, draws, g, guidance, steps, sampler, seed)
         for m, g in zip(models, givens, strict=True)

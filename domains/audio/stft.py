@@ -121,8 +121,8 @@ class ComplexSTFT:
         z = torch.view_as_real(self.framing.analyse(waves)).movedim(-1, 1)
         return self.scale * self._rescaled(z, self.exponent)
 
-    def decode(self, x: Tensor, samples: int | None = None) -> Tensor:
-        """The inverse of :meth:`encode`, (B, samples) (None: T * hop).
+    def decode(self, x: Tensor, samples: int | None = None, mask: Tensor | None = None) -> Tensor:
+        """The inverse of :meth:`encode`, (B, samples) (None: T * hop); ``mask`` as in :meth:`Framing.synthesise`.
 
         Raises ``ValueError`` for another shape, or more samples than the frames hold.
         """
@@ -132,7 +132,7 @@ class ComplexSTFT:
         if samples is not None and not 0 < samples <= x.shape[3] * self.hop:
             raise ValueError(f"samples must be 1 to {x.shape[3] * self.hop}, got {samples}")
         z = self._rescaled(x / self.scale, 1 / self.exponent).movedim(1, -1).contiguous()
-        return self.framing.synthesise(torch.view_as_complex(z))[:, :samples]
+        return self.framing.synthesise(torch.view_as_complex(z), mask)[:, :samples]
 
     @staticmethod
     def _rescaled(z: Tensor, exponent: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
@@ -24,8 +24,10 @@ from .adapter import ModelConfig, mel_state
 from .captions import captions
 from .catalogue import Catalogue
 from .clip import Clip, Clips
+from .codec import AudioCodec, CodecConfig
 from .datasets import split
-from .mel import LogMel, MelConfig
+from .frontend import LatentConfig, SpectrumConfig, analysis
+from .mel import MelConfig
 from .standard import Standard
 
 __all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "waveform"]
@@ -35,9 +37,9 @@ PEAK = 0.5
 """The largest sample of every clip that a model sees or makes."""
 
 
-def waveform(clip: Clip, mel: MelConfig) -> Tensor:
-    """A clip as models see it, (N,): mono, at the rate of the spectrogram, its peak at 0.5."""
-    return clip.mono().resample(mel.rate).normalised(PEAK).samples[0]
+def waveform(clip: Clip, config: MelConfig | CodecConfig | SpectrumConfig) -> Tensor:
+    """A clip as models see it, (N,): mono, at the rate of what they see, its peak at 0.5."""
+    return clip.mono().resample(config.rate).normalised(PEAK).samples[0]
 
 
 @final
@@ -45,10 +47,11 @@ def waveform(clip: Clip, mel: MelConfig) -> Tensor:
 class DataConfig:
     """Which clips to learn from.
 
-    ``source`` is a part of a data set that the project knows (``fsdd:train``), ``valid`` another one to measure the
-    loss on; ``path`` a local copy. Clips above ``max_seconds`` are left out. ``shifts`` spectrograms are made of every
-    clip, each with its frames a fraction of a hop later; training draws one of them. ``captions`` says which texts a
-    model of texts learns from: phrasings of the labels of spoken digits, or of notes.
+    ``source`` is a part of a data set that the project knows (``fsdd:train``), or a folder of sounds with labels in a
+    table or, after the pattern ``names``, in the files' names (:meth:`Clips.from_folder`); ``valid`` is another one, to
+    measure the loss on, and ``path`` a local copy of the data set. Clips above ``max_seconds`` are left out. ``shifts``
+    spectrograms are made of every clip, each with its frames a fraction of a hop later; training draws one of them.
+    ``captions`` says which texts a model of texts learns from: phrasings of the labels of spoken digits, or of notes.
     """
 
     source: str = "fsdd:train"
@@ -58,10 +61,13 @@ class DataConfig:
     limit: int | None = None
     shifts: int = 1
     captions: Literal["digits", "notes"] | None = None
+    names: str | None = None
 
     def load(self, source: str | None = None) -> Clips:
         """The clips of a part of the data (None: those to learn from)."""
-        clips = split(source or self.source, self.path)
+        source = source or self.source
+        folder = Path(source).is_dir()
+        clips = Clips.from_folder(source, self.names) if folder else split(source, self.path)
         keep = [
             i
             for i, clip in enumerate(clips)
@@ -89,12 +95,16 @@ class ObjectiveConfig:
 @final
 @dataclass(frozen=True)
 class AudioTraining:
-    """All settings of a training run: what a configuration file holds."""
+    """All settings of a training run: what a configuration file holds.
+
+    ``codec`` is the file of a codec whose latents the model is to learn, instead of spectrograms.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+    codec: Path | None = None
 
 
 Batch = tuple[State, dict[str, Tensor]]
@@ -102,9 +112,10 @@ Batch = tuple[State, dict[str, Tensor]]
 
 @final
 class AudioTask(Task[Batch]):
-    """Learning to generate the clips of a data set. Their spectrograms are made once and kept.
+    """Learning to generate the clips of a data set. Their spectrograms or latents are made once and kept.
 
-    A model of texts reads them through ``encoder`` (None: the vectors of :func:`~sciffusion.text.wordllama`).
+    Latents are those of ``codec`` (None: of the file that the configuration names, if any). A model of texts reads them
+    through ``encoder`` (None: the vectors of :func:`~sciffusion.text.wordllama`).
 
     Raises ``ValueError`` for attributes that are no labels, and for a model of texts without captions or of tokens of
     another width than the encoder's.
@@ -116,6 +127,7 @@ class AudioTask(Task[Batch]):
         clips: Clips,
         valid: Clips | None = None,
         encoder: TextEncoder | None = None,
+        codec: AudioCodec | None = None,
     ) -> None:
         if bool(config.model.text) != (config.data.captions is not None):
             raise ValueError(
@@ -134,11 +146,19 @@ class AudioTask(Task[Batch]):
                 known = ", ".join(clips.labels) or "none"
                 raise ValueError(f"model.attributes names {name!r}; labels of the clips: {known}")
         classes = config.model.classes or tuple(_classes(clips.labels[k]) for k in attributes)
-        self.config = replace(config, model=replace(config.model, classes=classes))
+        if codec is None and config.codec is not None:
+            codec = AudioCodec.from_file(config.codec)
+        self.codec = codec
+        latent = None if codec is None else LatentConfig(codec.config, codec.fingerprint)
+        self.config = replace(config, model=replace(config.model, classes=classes, latent=latent))
         model, objective = self.config.model, self.config.objective
-        waves = [waveform(clip, model.mel) for clip in clips]
-        analysis, hop, shifts = LogMel(model.mel), model.mel.hop, config.data.shifts
-        views = [[_frames(analysis, w, i * hop // shifts) for w in waves] for i in range(shifts)]
+        waves = [waveform(clip, model.frontend) for clip in clips]
+        analyse, hop, shifts = (
+            analysis(model, codec),
+            model.frontend.hop,
+            config.data.shifts,
+        )
+        views = [[_frames(analyse, w, i * hop // shifts) for w in waves] for i in range(shifts)]
         self.standard = Standard.fit(views[0])
         self.frames = [[self.standard.encode(f) for f in view] for view in views]
         self.sizes = np.array([len(f) for f in self.frames[0]])
@@ -147,8 +167,8 @@ class AudioTask(Task[Batch]):
         self.catalogue = Catalogue(torch.tensor([len(w) for w in waves]), self.rows)
         self.valid: tuple[list[Tensor], Clips] | None = None
         if valid is not None:
-            waves = [waveform(clip, model.mel) for clip in valid]
-            frames = [self.standard.encode(_frames(analysis, w, 0)) for w in waves]
+            waves = [waveform(clip, model.frontend) for clip in valid]
+            frames = [self.standard.encode(_frames(analyse, w, 0)) for w in waves]
             self.valid = frames, valid
         self.objective = Objective(
             model.process(),
@@ -237,10 +257,10 @@ class AudioTask(Task[Batch]):
         return {k: to_dict(v) for k, v in parts.items()} | {"clips": len(self.sizes)}
 
 
-def _frames(analysis: LogMel, wave: Tensor, delay: int) -> Tensor:
-    """The spectrogram of a waveform that begins ``delay`` samples later, (T, mels)."""
+def _frames(analyse: Callable[[Tensor], Tensor], wave: Tensor, delay: int) -> Tensor:
+    """The frames of a waveform that begins ``delay`` samples later, (T, width)."""
     wave = nn.functional.pad(wave, (delay, 0))
-    return analysis.encode(wave[None])[0].mT.contiguous()
+    return analyse(wave[None])[0].mT.contiguous()
 
 
 def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:

@@ -7,20 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.config import to_dict
-from sciffusion.noise import Noise
-from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig, TrainState
+from sciffusion.training import TrainConfig, TrainState
 from sciffusion.training import train as run_training
 
 from .clip import Clips
 from .mel import LogMel
-from .stft import Framing
-from .task import DataConfig, waveform
+from .pieces import PieceTask, mel_error, spectral_error
+from .task import DataConfig
 from .vocoder import Vocoder, VocoderConfig, VocoderNet, waves
 
 __all__ = ["VocoderLoss", "VocoderTask", "VocoderTraining", "phase_error", "train_vocoder"]
@@ -31,8 +28,7 @@ __all__ = ["VocoderLoss", "VocoderTask", "VocoderTraining", "phase_error", "trai
 class VocoderLoss:
     r"""What is minimised, all of it without a discriminator.
 
-    * Magnitudes at several ``resolutions`` (window lengths, hop a quarter): the mean absolute difference of logarithms
-      above ``floor`` and of magnitudes, as a share of their sum (Yamamoto et al., Parallel WaveGAN, 2020).
+    * Magnitudes at several ``resolutions`` (:func:`.spectral_error`), above ``floor``.
     * ``mel``: the mean absolute difference of log-mel spectrograms above the same floor.
     * ``phase``: how far the differences of the phase between neighbouring frames and between neighbouring frequencies
       are from the truth, wrapped to :math:`[-\pi, \pi]` and weighted by the true magnitude (Ai & Ling, Neural speech
@@ -48,22 +44,10 @@ class VocoderLoss:
         """The loss of every waveform (B, N), N a multiple of the hop: (B,)."""
         config = net.config.mel
         made, _, phase = waves(net, LogMel(config).encode(x))
-        total = sum(self._magnitudes(made, x, n) for n in self.resolutions) / len(self.resolutions)
-        low = max(config.floor, self.floor)
-        heard = LogMel(replace(config, floor=low))
-        total = total + self.mel * (heard.encode(made) - heard.encode(x)).abs().mean((1, 2))
+        total = spectral_error(made, x, self.resolutions, self.floor)
+        total = total + self.mel * mel_error(made, x, config, self.floor)
         truth = config.framing.analyse(x)
         return total + self.phase * phase_error(phase, truth)
-
-    def _magnitudes(self, made: Tensor, x: Tensor, n: int) -> Tensor:
-        a, b = (_magnitude(w, Framing(n, n // 4)) for w in (made, x))
-        logs = (a.clamp(min=self.floor).log() - b.clamp(min=self.floor).log()).abs().mean((1, 2))
-        return logs + (a - b).abs().sum((1, 2)) / b.sum((1, 2)).clamp(min=1.0)
-
-
-def _magnitude(x: Tensor, framing: Framing) -> Tensor:
-    z = framing.analyse(x)
-    return (z.real.square() + z.imag.square()).clamp(min=1e-12).sqrt()
 
 
 def phase_error(phase: Tensor, truth: Tensor) -> Tensor:
@@ -103,43 +87,21 @@ class VocoderTraining:
 
 
 @final
-class VocoderTask(Task[Tensor]):
+class VocoderTask(PieceTask):
     """Learning to make the waveforms of a data set from their spectrograms."""
 
     def __init__(self, config: VocoderTraining, clips: Clips, valid: Clips | None = None) -> None:
-        if not len(clips):
-            raise ValueError("clips must hold at least one clip to learn from")
+        mel = config.model.mel
+        super().__init__(clips, valid, mel, config.frames * mel.hop)
         self.config = config
-        self.waves = [waveform(clip, config.model.mel) for clip in clips]
-        self.valid = [waveform(clip, config.model.mel) for clip in valid or ()]
 
     def model(self) -> VocoderNet:
         """The untrained network."""
         return VocoderNet(self.config.model)
 
-    def order(self, config: TrainConfig) -> Order:
-        """Clips in a new order each epoch."""
-        return Shuffled(len(self.waves), config.batch_size, config.seed)
-
-    def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Tensor:
-        """A piece of each of these clips, (B, frames * hop)."""
-        places = Noise(key).scalars(len(indices)).tolist()
-        found = [self.waves[i] for i in indices.tolist()]
-        return self._pieces(found, places).to(device)
-
-    def loss(self, model: nn.Module, batch: Tensor, key: int) -> StepLoss:
-        """The mean over the pieces."""
-        return StepLoss(self.config.loss(model, batch).mean())  # type: ignore[arg-type]
-
-    def validate(self, model: nn.Module, key: int) -> dict[str, float]:
-        """The loss of the beginnings of the held-out clips."""
-        if not self.valid:
-            return {}
-        device = next(model.parameters()).device
-        batch = self._pieces(self.valid, [0.0] * len(self.valid)).to(device)
-        with torch.no_grad():
-            losses = [self.config.loss(model, part) for part in batch.split(64)]  # type: ignore[arg-type]
-        return {"loss": float(torch.cat(losses).mean())}
+    def losses(self, model: nn.Module, x: Tensor, key: int | None) -> Tensor:
+        """The loss of every piece."""
+        return self.config.loss(model, x)  # type: ignore[arg-type]
 
     def describe(self) -> dict[str, object]:
         """Everything that shapes the run but the engine's own settings."""
@@ -148,16 +110,6 @@ class VocoderTask(Task[Tensor]):
         parts = {"model": c.model, "data": replace(c.data, path=None), "loss": c.loss}
         found = {k: to_dict(v) for k, v in parts.items()}
         return found | {"frames": c.frames, "clips": len(self.waves)}
-
-    def _pieces(self, found: list[Tensor], places: list[float]) -> Tensor:
-        """A piece of every waveform, at a place between its beginning (0) and its end (1)."""
-        size = self.config.frames * self.config.model.mel.hop
-        batch = torch.zeros(len(found), size)
-        for row, wave, place in zip(batch, found, places, strict=True):
-            start = int(place * max(len(wave) - size + 1, 1))
-            piece = wave[start : start + size]
-            row[: len(piece)] = piece
-        return batch
 
 
 def train_vocoder(
