@@ -31,14 +31,11 @@ def test_edges_are_the_gradient_of_what_is_seen() -> None:
     assert edges(step).max() == 1
 
 
-@pytest.mark.parametrize("network", ["folded", "patches"])
-def test_training_a_control_leaves_the_base_and_brings_the_edges(
-    network: str, tmp_path: Path
-) -> None:
-    base, _ = train(settings(network, steps=100), tmp_path / "base", bars(64))
+def test_training_a_control_leaves_the_base_and_brings_the_edges(tmp_path: Path) -> None:
+    base, _ = train(settings("folded", steps=60), tmp_path / "base", bars(64))
     assert isinstance(base, ImageModel)
     path = tmp_path / "base" / "model.safetensors"
-    config = replace(settings(network, steps=150), base=str(path))
+    config = replace(settings("folded", steps=100), base=str(path))
     config = replace(config, train=replace(config.train, lr=1e-2))
     model, _ = train(config, tmp_path / "control", bars(64))
     assert isinstance(model, ImageModel) and model.config.control == "edges"

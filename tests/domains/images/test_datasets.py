@@ -13,8 +13,6 @@ from sciffusion.domains.images.datasets import fashion_mnist as fashion
 from sciffusion.domains.images.datasets import get_cifar10, get_digits, load, split
 from sciffusion.io import ChecksumError
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "images"
-
 
 def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
@@ -117,15 +115,3 @@ def test_data_are_found_by_name_and_what_is_none_is_refused() -> None:
         load("fashion")
     with pytest.raises(ValueError, match="no stated licence and is not fetched"):
         get_cifar10(None)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the data are not here")
-def test_the_real_subset_of_cifar10_holds_what_its_card_says() -> None:
-    images = load("cifar10", SHARED / "cifar10_subset" / "cifar10_subset.npz")
-    assert len(images) == 7800 and images.channels == 3
-    assert (np.unique(images.labels["label"], return_counts=True)[1] == 780).all()
-    test = split("fashion-mnist:test", SHARED / "fashion_mnist" / "fashion_mnist.npz")
-    assert (
-        len(test) == 10_000
-        and (np.unique(test.labels["label"], return_counts=True)[1] == 1000).all()
-    )
