@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sciffusion.errors import did_you_mean, require
 from sciffusion.process import Gaussian, Target
+from sciffusion.samplers.exponential import PURE_NOISE
 from sciffusion.schedule import RectifiedFlow, Schedule, Tabulated, VariancePreserving
 
 __all__ = ["Training", "config_of"]
@@ -89,7 +90,8 @@ class Training:
             )
         with torch.no_grad():
             alpha = schedule.alpha(torch.arange(1, steps + 1, dtype=torch.float64) / steps)
-        return cls(Tabulated(alpha**2), target, steps)
+        alpha2 = torch.where(alpha > PURE_NOISE, alpha**2, 0.0)
+        return cls(Tabulated(alpha2), target, steps)
 
     @property
     def process(self) -> Gaussian:
@@ -117,9 +119,10 @@ class Training:
     def config(self) -> dict[str, Any]:
         """Arguments for a scheduler of theirs: betas and prediction type of a table, or the steps of a flow.
 
-        For a table they fit every one of their schedulers that takes ``trained_betas``; add ``clip_sample=False`` to
-        those that clip, for values that are no images. Raises ``ValueError`` for scores, which none of them reads, and
-        where a table predicts the flow.
+        For a table they fit every one of their schedulers that takes ``trained_betas`` (one without any signal left at
+        its end: those that know ``rescale_betas_zero_snr``, which changes nothing else there); add
+        ``clip_sample=False`` to those that clip, for values that are no images. Raises ``ValueError`` for scores, which
+        none of them reads, and where a table predicts the flow.
         """
         if isinstance(self.schedule, RectifiedFlow):
             return {"num_train_timesteps": self.steps}
@@ -130,7 +133,8 @@ class Training:
             )
         alpha2 = self.schedule.alpha2.double()
         before = torch.cat([torch.ones(1, dtype=torch.float64), alpha2[:-1]])
-        return {
+        ends = {"rescale_betas_zero_snr": True} if alpha2[-1] == 0 else {}
+        return ends | {
             "num_train_timesteps": self.steps,
             "trained_betas": (1 - alpha2 / before).tolist(),
             "prediction_type": names[self.target],

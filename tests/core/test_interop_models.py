@@ -1,0 +1,426 @@
+"""Every network and autoencoder of diffusers that is declared, against how its own pipeline calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sciffusion.guidance import CFG
+from sciffusion.interop.diffusers import (
+    CALLS,
+    Call,
+    Patches,
+    from_autoencoder,
+    from_model,
+    from_scheduler,
+)
+from sciffusion.noise import Noise
+from sciffusion.testing import check_denoiser
+from tests.core.tiny_diffusers import library, loop, randn, seeded, unet
+
+B, STEPS = 2, 3
+TEXT, POOLED = randn(B, 5, 12, seed=1), randn(B, 10, seed=2)
+IMAGE, FILM = (4, 8, 8), (4, 3, 4, 4)
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network's tiny configuration, its condition, and the call as the pipeline writes it: model, x, t to output."""
+
+    config: Mapping[str, Any]
+    cond: Any
+    call: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    shape: tuple[int, ...] = IMAGE
+    flow: bool = True
+    ends: tuple[str, str, tuple[Any, ...], tuple[Any, ...]] | None = field(default=None)
+
+
+def small(**more: Any) -> dict[str, Any]:
+    return {"attention_head_dim": 8, "num_attention_heads": 2, **more}
+
+
+def _flux(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    places = library().FluxPipeline._prepare_latent_image_ids(B, 4, 4, "cpu", torch.float32)
+    return m(
+        hidden_states=x,
+        timestep=(t / 1000).expand(B),
+        guidance=torch.tensor([3.5, 2.0]),
+        pooled_projections=POOLED,
+        encoder_hidden_states=TEXT,
+        txt_ids=torch.zeros(5, 3),
+        img_ids=places,
+        return_dict=False,
+    )[0]
+
+
+def _sigma_dropped(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    classes = torch.tensor([3, 10])
+    return m(x, timestep=t.expand(B), class_labels=classes, return_dict=False)[0][:, :4]
+
+
+def text(m: nn.Module, x: Tensor, t: Tensor, **more: Any) -> Tensor:
+    """The common part of their calls, the time told raw."""
+    return m(
+        hidden_states=x,
+        timestep=t.expand(B),
+        encoder_hidden_states=TEXT,
+        return_dict=False,
+        **more,
+    )[0]
+
+
+BLOCKS = {
+    "sample_size": 8,
+    "layers_per_block": 1,
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+}
+CASES: dict[str, Case] = {
+    "UNet2DModel": Case(
+        BLOCKS
+        | {
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_class_embeds": 5,
+            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        },
+        torch.tensor([1, 4]),
+        lambda m, x, t: m(x, t, class_labels=torch.tensor([1, 4]), return_dict=False)[0],
+        flow=False,
+    ),
+    "UNet2DConditionModel": Case(
+        BLOCKS
+        | {
+            "cross_attention_dim": 12,
+            "attention_head_dim": 4,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        },
+        TEXT,
+        lambda m, x, t: m(x, t, encoder_hidden_states=TEXT, return_dict=False)[0],
+        flow=False,
+    ),
+    "DiTTransformer2DModel": Case(
+        small(
+            out_channels=8, num_layers=1, sample_size=8, num_embeds_ada_norm=10, norm_num_groups=4
+        ),
+        torch.tensor([3, 10]),
+        _sigma_dropped,
+        flow=False,
+    ),
+    "SD3Transformer2DModel": Case(
+        small(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            joint_attention_dim=12,
+            caption_projection_dim=16,
+            pooled_projection_dim=10,
+            pos_embed_max_size=8,
+        ),
+        {"encoder_hidden_states": TEXT, "pooled_projections": POOLED},
+        lambda m, x, t: text(m, x, t, pooled_projections=POOLED),
+    ),
+    "AuraFlowTransformer2DModel": Case(
+        small(
+            sample_size=8,
+            num_mmdit_layers=1,
+            num_single_dit_layers=1,
+            joint_attention_dim=12,
+            caption_projection_dim=16,
+            pos_embed_max_size=16,
+        ),
+        TEXT,
+        lambda m, x, t: text(m, x, t / 1000),
+    ),
+    "Lumina2Transformer2DModel": Case(
+        {
+            "sample_size": 8,
+            "in_channels": 4,
+            "hidden_size": 24,
+            "num_layers": 1,
+            "num_refiner_layers": 1,
+            "num_attention_heads": 2,
+            "num_kv_heads": 2,
+            "multiple_of": 8,
+            "axes_dim_rope": (4, 4, 4),
+            "axes_lens": (32, 32, 32),
+            "cap_feat_dim": 12,
+        },
+        {"encoder_hidden_states": TEXT, "encoder_attention_mask": MASK.bool()},
+        lambda m, x, t: -text(m, x, 1 - t / 1000, encoder_attention_mask=MASK.bool()),
+    ),
+    "FluxTransformer2DModel": Case(
+        {
+            "in_channels": 16,
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 12,
+            "pooled_projection_dim": 10,
+            "guidance_embeds": True,
+            "axes_dims_rope": (4, 4, 8),
+        },
+        {
+            "encoder_hidden_states": TEXT,
+            "pooled_projections": POOLED,
+            "guidance": torch.tensor([3.5, 2.0]),
+        },
+        _flux,
+        ends=("FluxPipeline", "_pack_latents", (B, 4, 8, 8), (64, 64, 8)),
+    ),
+    "QwenImageTransformer2DModel": Case(
+        {
+            "in_channels": 16,
+            "out_channels": 4,
+            "num_layers": 1,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 12,
+            "axes_dims_rope": (4, 4, 8),
+        },
+        {"encoder_hidden_states": TEXT, "encoder_hidden_states_mask": MASK.bool()},
+        lambda m, x, t: text(
+            m,
+            x,
+            t / 1000,
+            encoder_hidden_states_mask=MASK.bool(),
+            img_shapes=[[(1, 4, 4)]] * B,
+        ),
+        ends=("QwenImagePipeline", "_pack_latents", (B, 4, 8, 8), (64, 64, 8)),
+    ),
+    "WanTransformer3DModel": Case(
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 12,
+            "in_channels": 4,
+            "out_channels": 4,
+            "text_dim": 12,
+            "freq_dim": 16,
+            "ffn_dim": 16,
+            "num_layers": 1,
+            "rope_max_seq_len": 16,
+        },
+        TEXT,
+        lambda m, x, t: text(m, x, t),
+        shape=FILM,
+    ),
+    "LTXVideoTransformer3DModel": Case(
+        small(
+            in_channels=4,
+            out_channels=4,
+            cross_attention_dim=16,
+            num_layers=1,
+            caption_channels=12,
+        ),
+        {"encoder_hidden_states": TEXT, "encoder_attention_mask": MASK},
+        lambda m, x, t: text(m, x, t, encoder_attention_mask=MASK, num_frames=3, height=4, width=4),
+        shape=FILM,
+        ends=("LTXPipeline", "_pack_latents", (), (3, 4, 4)),
+    ),
+}
+
+
+def test_every_declared_class_has_a_case() -> None:
+    assert CALLS.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_trajectory_is_that_of_the_pipelines_loop(name: str) -> None:
+    case, d = CASES[name], library()
+    model = seeded(getattr(d, name), **case.config)
+    x = randn(B, *case.shape)
+    if case.flow:
+        theirs, options = d.FlowMatchEulerDiscreteScheduler(), {"sigmas": [1, 2 / 3, 1 / 3]}
+    else:
+        theirs, options = d.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), {}
+    start = x
+    if case.ends is not None:
+        pipeline, pack, before, after = case.ends
+        start = getattr(getattr(d, pipeline), pack)(x, *before)
+    expected = loop(
+        lambda x, t, return_dict: (case.call(model, x, t),), theirs, start, STEPS, **options
+    )
+    if case.ends is not None:
+        unpack = getattr(d, case.ends[0])._unpack_latents
+        expected = unpack(expected, *case.ends[3]).reshape(x.shape)
+    denoiser = from_model(model, theirs).given(case.cond)
+    got = from_scheduler(theirs, STEPS)(denoiser, x).x
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert float((expected - x).abs().max()) > 0.1  # the network says something
+
+
+def ddim() -> Any:
+    return library().DDIMScheduler(clip_sample=False, prediction_type="v_prediction")
+
+
+def test_a_network_keeps_the_contract_of_denoisers() -> None:
+    check_denoiser(from_model(unet(), ddim()), randn(3, 3, 8, 8))
+
+
+def test_guidance_runs_on_a_network_with_one_null_row_for_all() -> None:
+    model = seeded(library().UNet2DConditionModel, **CASES["UNet2DConditionModel"].config)
+    denoiser, null = from_model(model, ddim()), torch.zeros(1, 5, 12)
+    x, t = randn(B, *IMAGE), torch.tensor(0.5)
+    guided = CFG(denoiser, TEXT, null, 3.0)(x, t).x0
+    strong, weak = (denoiser(x, t, c).x0 for c in (TEXT, null.expand(B, -1, -1)))
+    assert isinstance(strong, Tensor) and isinstance(weak, Tensor)
+    torch.testing.assert_close(guided, weak + 3 * (strong - weak))
+
+
+def test_a_network_in_half_precision_predicts_in_the_dtype_of_the_field() -> None:
+    half = deepcopy(unet()).to(torch.bfloat16)
+    x, t = randn(2, 3, 8, 8), torch.tensor([0.3, 0.9])
+    got, exact = (from_model(m, ddim())(x, t).x0 for m in (half, unet()))
+    assert isinstance(got, Tensor) and got.dtype == torch.float32
+    torch.testing.assert_close(got, exact, atol=0.1, rtol=0.1)
+
+
+def test_patches_are_packed_and_unpacked_by_einops_rule() -> None:
+    for sizes, shape in (((2, 2), (4, 6)), ((1, 2, 3), (2, 4, 9)), ((3,), (9,))):
+        patches, x = Patches(sizes), randn(2, 5, *shape)
+        tokens = patches.pack(x)
+        assert torch.equal(patches.unpack(tokens, x), x)
+        for k, p in enumerate(
+            sizes
+        ):  # the second token lies beside the first, along the last dimension
+            assert shape[k] % p == 0
+        first = x[(slice(None), slice(None), *(slice(0, p) for p in sizes))]
+        assert torch.equal(tokens[:, 0], first.flatten(1))
+    with pytest.raises(ValueError, match=r"multiples of \(2, 2\), got \(1, 3, 4, 5\)"):
+        Patches((2, 2)).pack(randn(1, 3, 4, 5))
+
+
+class Other(nn.Module):
+    """A network that is not listed and gets its time reversed."""
+
+    config: Mapping[str, Any] = {}
+
+    def forward(self, z: Tensor, timestep: Tensor, return_dict: bool) -> tuple[Tensor]:
+        assert not return_dict
+        return (timestep[:, None] * z,)
+
+
+def test_a_class_that_is_not_listed_is_declared() -> None:
+    flow, x = library().FlowMatchEulerDiscreteScheduler(), randn(2, 3)
+    with pytest.raises(ValueError, match=r"model is a Other, .* call=Call"):
+        from_model(Other(), flow)
+    denoiser = from_model(Other(), flow, call=Call("z", "reversed", sign=-1))
+    t = torch.tensor([0.25, 0.5])
+    flowing = denoiser(x, t).to("flow")
+    torch.testing.assert_close(flowing, -(1 - t)[:, None] * x)
+
+
+def test_bad_conditions_times_and_channels_are_named() -> None:
+    model = seeded(library().UNet2DConditionModel, **CASES["UNet2DConditionModel"].config)
+    denoiser, x, t = from_model(model, ddim()), randn(B, *IMAGE), torch.tensor(0.5)
+    with pytest.raises(ValueError, match=r"cond lacks \['encoder_hidden_states'\]"):
+        denoiser(x, t)
+    with pytest.raises(ValueError, match="Did you mean 'encoder_hidden_states'"):
+        denoiser(x, t, {"encoder_hidden_state": TEXT})
+    with pytest.raises(ValueError, match="cond must be a mapping"):
+        denoiser(x, t, [TEXT])
+    with pytest.raises(ValueError, match="first dimension"):
+        denoiser(x, t, torch.zeros(3, 5, 12))
+    with pytest.raises(ValueError, match="no time for each element"):
+        denoiser(x, torch.full((B, 4), 0.5), TEXT)
+    flux, case = library().FluxTransformer2DModel, CASES["FluxTransformer2DModel"]
+    distilled = from_model(seeded(flux, **case.config), library().FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(ValueError, match="cond lacks 'guidance'"):
+        distilled(x, t, {"encoder_hidden_states": TEXT, "pooled_projections": POOLED})
+    with pytest.raises(ValueError, match="returned shape"):
+        from_model(Narrow(), ddim(), call=Call("z"))(x, t)
+
+
+class Narrow(Other):
+    """A network that returns one channel."""
+
+    def forward(self, z: Tensor, timestep: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return (z[:, :1],)
+
+
+# --- autoencoders ------------------------------------------------------------------------------------------------
+
+
+def images(**more: Any) -> nn.Module:
+    return seeded(
+        library().AutoencoderKL,
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        **more,
+    )
+
+
+FILMS = {"base_dim": 4, "z_dim": 2, "dim_mult": [1, 1], "num_res_blocks": 1}
+STATS = {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25]}
+
+
+def autoencoders() -> dict[str, tuple[nn.Module, Tensor, Tensor, Tensor]]:
+    """A module, data, and mean and standard deviation of the latent as its pipeline uses them."""
+    d = library()
+    film, image = randn(1, 3, 5, 8, 8), randn(2, 3, 8, 8)
+    mean, std = torch.tensor(STATS["latents_mean"]), torch.tensor(STATS["latents_std"])
+    ltx = seeded(
+        d.AutoencoderKLLTXVideo,
+        latent_channels=4,
+        block_out_channels=(4, 4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4, 4),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        patch_size=1,
+        scaling_factor=0.5,
+    )
+    ltx.latents_mean.copy_(torch.tensor([0.5, -1.0, 0.0, 2.0]))  # type: ignore[operator]
+    wan = {"temperal_downsample": [True]}
+    return {
+        "scaled": (images(), image, torch.zeros(4), torch.full((4,), 1 / 0.18215)),
+        "shifted": (
+            images(scaling_factor=0.3611, shift_factor=0.1159),
+            image,
+            torch.full((4,), 0.1159),
+            torch.full((4,), 1 / 0.3611),
+        ),
+        "wan": (seeded(d.AutoencoderKLWan, **FILMS, **STATS, **wan), film, mean, std),
+        "qwen": (seeded(d.AutoencoderKLQwenImage, **FILMS, **STATS, **wan), image, mean, std),
+        "ltx": (
+            ltx,
+            randn(1, 3, 9, 16, 16),
+            torch.tensor([0.5, -1.0, 0.0, 2.0]),
+            2 * torch.ones(4),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["scaled", "shifted", "wan", "qwen", "ltx"])
+@torch.no_grad()
+def test_a_codec_is_the_autoencoder_in_the_units_of_its_pipeline(name: str) -> None:
+    vae, x, mean, std = autoencoders()[name]
+    seen = x[:, :, None] if name == "qwen" else x
+    posterior = vae.encode(seen).latent_dist  # type: ignore[operator]
+    shape = (1, -1, *[1] * (seen.ndim - 2))
+    expected = (posterior.mean - mean.reshape(shape)) / std.reshape(shape)
+    data = vae.decode(posterior.mean).sample  # type: ignore[operator]
+    if name == "qwen":
+        expected, data = expected[:, :, 0], data[:, :, 0]
+    codec = from_autoencoder(vae)
+    torch.testing.assert_close(codec.encode(x), expected)
+    torch.testing.assert_close(codec.decode(expected), data, atol=1e-4, rtol=1e-4)
+    drawn = codec.encode(x, Noise(0))
+    assert drawn.shape == expected.shape and not torch.equal(drawn, expected)
+
+
+def test_what_is_no_autoencoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be an autoencoder of diffusers"):
+        from_autoencoder(unet())
