@@ -67,13 +67,18 @@ class Drawing:
         steps: int | None,
         sampler: Sampler | None,
         seed: int,
+        draws: int = 1,
     ) -> Drawing:
-        """Check what all verbs share. Raises ``ValueError`` for n below 1 and what the model was not trained for."""
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        cond = model.condition(given or {}, n)
+        """Check what all verbs share; of each of the n clips there are ``draws``, one after another.
+
+        Raises ``ValueError`` for n or draws below 1, and for what the model does not know.
+        """
+        if n < 1 or draws < 1:
+            raise ValueError(f"n must be at least 1, and draws, got {n} and {draws}")
+        rows = model.condition(given or {}, n)
+        cond = {k: v.repeat_interleave(draws, 0) for k, v in rows.items()}
         sampler = sampler or model.sampling.sampler(steps)
-        return cls(model, cond, guidance, sampler, sample_seeds(seed, n))
+        return cls(model, cond, guidance, sampler, sample_seeds(seed, n * draws))
 
     @property
     def longest(self) -> int:
@@ -112,7 +117,11 @@ class Drawing:
 
 
 def complete(
-    drawing: Drawing, frames: Tensor, known: Tensor, method: Method | Replacement = METHOD
+    drawing: Drawing,
+    frames: Tensor,
+    known: Tensor,
+    method: Method | Replacement = METHOD,
+    draws: int = 1,
 ) -> Tensor:
     """Frames in units of the model, (n, T, mels), n completions of given ones.
 
@@ -121,6 +130,7 @@ def complete(
         frames: the given ones (T, mels), anything where unknown.
         known: which of their entries are given, (T, mels).
         method: any posterior method of the core, or :class:`Replacement`.
+        draws: completions whose mean counts as one; the drawing holds n times as many.
     """
     device, n = drawing.model.device, len(drawing.seeds)
     x = frames.to(device).where(known.to(device), 0.0).expand(n, -1, -1).clone()
@@ -128,10 +138,14 @@ def complete(
     while not bool(known.all()):
         start, end = _window(known.all(1), drawing.longest)
         here = known[start:end].to(device)
-        x[:, start:end] = _filled(drawing, x[:, start:end], here, method, part)
+        made = _filled(drawing, x[:, start:end], here, method, part)
+        if draws > 1:
+            mean = made.unflatten(0, (-1, draws)).mean(1).repeat_interleave(draws, 0)
+            made = torch.where(here, made, mean)
+        x[:, start:end] = made
         known[start:end] = True
         part += 1
-    return x
+    return x[::draws]
 
 
 def _window(done: Tensor, size: int) -> tuple[int, int]:

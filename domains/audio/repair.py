@@ -15,13 +15,13 @@ from sciffusion.samplers import Sampler
 from .clip import Clip, Clips
 from .filling import METHOD, Drawing, Replacement, complete
 from .given import Given, Segments, holes
-from .mel import filters
+from .mel import MelConfig, filters
 from .recovery import GriffinLim, consistent, magnitudes
 
 if TYPE_CHECKING:
     from .model import AudioModel, Guidance
 
-__all__ = ["extend", "inpaint", "super_resolve"]
+__all__ = ["extend", "in_band", "inpaint", "lower_bins", "phased", "super_resolve"]
 
 
 def inpaint(
@@ -31,6 +31,7 @@ def inpaint(
     n: int = 1,
     *,
     given: Mapping[str, object] | None = None,
+    draws: int = 1,
     guidance: Guidance = 1.0,
     method: Method | Replacement = METHOD,
     seed: int = 0,
@@ -51,6 +52,8 @@ def inpaint(
         seconds: ``(start, end)`` in seconds, or a list of such pairs.
         n: how many different fillings.
         given: attributes by name, as :meth:`.AudioModel.sample` takes them; what is not named is left open.
+        draws: 1 for samples of the posterior; of more, the log-mels are averaged: nearer to what was there, but
+            smoother than any sound of its kind.
         guidance: as there; 1 is a sample of the posterior.
         method: any posterior method of the core (:mod:`sciffusion.inverse`), or :class:`.filling.Replacement`.
         seed: of everything random.
@@ -61,9 +64,9 @@ def inpaint(
         ValueError: a segment outside the clip or without a sample, segments that leave nothing or silence only, and
             attributes that the model does not know.
     """
-    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
-    heard = Given.of(clip, model.config.mel, holes(clip, seconds))
-    return _completed(drawing, heard, method)
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
+    heard = Given.of(clip, model.config.spectrogram, holes(clip, seconds))
+    return _completed(drawing, heard, method, draws)
 
 
 def extend(
@@ -94,17 +97,19 @@ def extend(
             f"seconds must exceed the {clip.seconds:.3f} s of the clip, the length of the whole, got {seconds}"
         )
     longer = Clip(F.pad(clip.samples, (0, length - size)), clip.rate)
-    return _completed(drawing, Given.of(longer, model.config.mel, [(size, length)]), method)
+    return _completed(drawing, Given.of(longer, model.config.spectrogram, [(size, length)]), method)
 
 
-def _completed(drawing: Drawing, heard: Given, method: Method | Replacement) -> Clips:
+def _completed(
+    drawing: Drawing, heard: Given, method: Method | Replacement, draws: int = 1
+) -> Clips:
     model, whole = drawing.model, heard.whole()
     frames = model.standard.encode(heard.frames())
     known = whole[:, None].expand_as(frames)
-    made = model.standard.decode(complete(drawing, frames, known, method)).mT.contiguous()
-    own = model.config.mel.framing.analyse(heard.wave[None]).to(made.device)
-    magnitude = torch.where(whole.to(made.device), own.abs(), magnitudes(model.config.mel, made))
-    waves = _phased(model, made, magnitude, heard.put_in)
+    made = model.standard.decode(complete(drawing, frames, known, method, draws)).mT.contiguous()
+    own = model.config.spectrogram.framing.analyse(heard.wave[None]).to(made.device)
+    magnitude = torch.where(whole.to(made.device), own.abs(), magnitudes(model.config.spectrogram, made))
+    waves = phased(model, made, magnitude, heard.put_in)
     return Clips(heard.completed(waves))
 
 
@@ -115,6 +120,7 @@ def super_resolve(
     *,
     cutoff: float | None = None,
     given: Mapping[str, object] | None = None,
+    draws: int = 1,
     guidance: Guidance = 1.0,
     method: Method | Replacement = METHOD,
     seed: int = 0,
@@ -133,6 +139,7 @@ def super_resolve(
         n: how many different ones.
         cutoff: in Hz; None: 0.9 of half the clip's rate, for what lies above is weakened wherever it was made.
         given: attributes by name.
+        draws: how many log-mels are averaged, see :func:`inpaint`.
         guidance: 1 is a sample of the posterior.
         method: any posterior method of the core, or :class:`.filling.Replacement`.
         seed: of everything random.
@@ -143,8 +150,8 @@ def super_resolve(
         ValueError: no cut-off for a clip of the model's rate or a higher one, a cut-off outside the clip's or the
             model's band, a silent clip, and attributes that the model does not know.
     """
-    config = model.config.mel
-    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
+    config = model.config.spectrogram
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
     if cutoff is None:
         if clip.rate >= config.rate:
             raise ValueError(
@@ -158,20 +165,31 @@ def super_resolve(
         )
     heard = Given.of(clip, config)
     frames = model.standard.encode(heard.frames())
-    bins = torch.arange(config.n_fft // 2 + 1) * (config.rate / config.n_fft)
-    low = ~(filters(config)[:, bins > cutoff] > 0).any(1)
+    low = lower_bins(config, cutoff)
     if not bool(low.any()):
         raise ValueError(f"cutoff {cutoff:g} Hz leaves no mel bin of the model; raise it")
-    known = low.expand_as(frames)
-    made = model.standard.decode(complete(drawing, frames, known, method)).mT.contiguous()
+    made = complete(drawing, frames, low.expand_as(frames), method, draws)
+    return in_band(model, heard, made, cutoff)
+
+
+def lower_bins(config: MelConfig, cutoff: float) -> Tensor:
+    """Which mel bins see nothing above a frequency in Hz, (mels,)."""
+    above = torch.arange(config.n_fft // 2 + 1) * (config.rate / config.n_fft) > cutoff
+    return ~(filters(config)[:, above] > 0).any(1)
+
+
+def in_band(model: AudioModel, heard: Given, frames: Tensor, cutoff: float) -> Clips:
+    """Sounds with a given lower band, and above the cut-off with made frames (n, T, mels) in units of the model."""
+    config = model.config.spectrogram
+    made = model.standard.decode(frames).mT.contiguous()
     own = config.framing.analyse(heard.wave[None]).to(made.device)
-    below = (bins <= cutoff).to(made.device)[:, None]
-    magnitude = torch.where(below, own.abs(), magnitudes(config, made))
+    hertz = torch.arange(config.n_fft // 2 + 1, device=made.device) * (config.rate / config.n_fft)
+    magnitude = torch.where(hertz[:, None] <= cutoff, own.abs(), magnitudes(config, made))
 
     def hold(waves: Tensor) -> Tensor:
         return _below(heard.wave, waves, cutoff / config.rate)
 
-    waves = hold(_phased(model, made, magnitude, hold)[:, : len(heard.wave)])
+    waves = hold(phased(model, made, magnitude, hold)[:, : len(heard.wave)])
     return Clips([Clip(w[None] / heard.gain, config.rate) for w in waves.cpu()])
 
 
@@ -183,11 +201,11 @@ def _below(wave: Tensor, made: Tensor, share: float) -> Tensor:
     return torch.fft.irfft(torch.where(low, mine, theirs), size)
 
 
-def _phased(
+def phased(
     model: AudioModel, mel: Tensor, magnitude: Tensor, hold: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Waveforms of magnitudes (n, F, T) with what is known held fast, from what the model's recovery makes of mels."""
-    framing = model.config.mel.framing
-    start = (model.recovery or GriffinLim(model.config.mel))(mel)
+    framing = model.config.spectrogram.framing
+    start = (model.recovery or GriffinLim(model.config.spectrogram))(mel)
     phases = framing.analyse(hold(start))
     return consistent(framing, magnitude, phases, hold=hold)
