@@ -247,7 +247,7 @@ MISTAKES = {
     "evaluate molecules REAL --refrence qm9": "--refrence. Did you mean '--reference'?",
     "evaluate molecules REAL --xtbs 3": "--xtbs. Did you mean '--xtb'?",
     "evaluate molecules REAL --xtb many": "--xtb takes the number of samples.* 'many'",
-    "data get qm8": "no data set 'qm8'; there are: qm9, .* Did you mean 'qm9'?",
+    "data get qm8": "no data set 'qm8'; there are: fsdd, notes, .*qm9, .* Did you mean 'qm9'?",
     "data get qm9 --path gone.npz": "there is no file gone.npz",
     "demo molecule": "unknown domain 'molecule'",
 }
@@ -353,6 +353,16 @@ def test_a_domain_that_does_not_serve_a_command_is_told_what_it_serves(
     code, _, error = run("forecast", "toy", "--out", "x.txt")
     assert code == 2
     assert "the domain 'toy' has no command 'forecast'; it has data, demo, evaluate" in error
+
+
+def test_a_domain_without_data_does_not_stand_in_the_way_of_those_of_others(
+    run: Run, toy_installed: ModuleType
+) -> None:
+    del toy_installed.DATASETS
+    toy_installed.COMMANDS = ("sample",)  # type: ignore[attr-defined]
+    code, _, error = run("data", "get", "qm8")
+    assert code == 2
+    assert "no data set 'qm8'; there are: fsdd, notes, " in error
 
 
 def test_forecast_starts_from_an_example_or_from_a_file(

@@ -270,13 +270,14 @@ def get(name: str, /, *, path: Path | None = None) -> None:
         name: of the data set, for instance qm9.
         path: a local copy to take it from, for a machine without network.
     """
-    from sciffusion.registry import domains
+    from sciffusion.registry import domains, load_domain
 
     known: dict[str, Callable[[Path | None], tuple[object, Path]]] = {}
     absent: list[str] = []
     for one in domains():
         try:
-            known |= open_domain(one, "data").DATASETS
+            if "data" in getattr(load_domain(one), "COMMANDS", ()):
+                known |= open_domain(one, "data").DATASETS
         except ImportError as error:  # its packages are not installed; others are
             absent.append(f"The domain {one!r} is not installed: {error}.")
     if name not in known:
