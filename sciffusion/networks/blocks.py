@@ -125,20 +125,25 @@ class DoubleBlock(nn.Module):
         ``rotation`` holds the places of the grid's tokens, the context's stand at the first. ``key_mask`` is True for
         the tokens that count, (B, S + L), those of the context first.
         """
-        sides = ((self.context, context, None), (self.grid, x, rotation))
-        parts = [block.modulation(embedding) for block, _, _ in sides]
-        heads = [
-            block.own.project(modulated(tokens, *p[:2]), turn)
-            for (block, tokens, turn), p in zip(sides, parts, strict=True)
-        ]
-        q, k, v = (torch.cat(pair, 2) for pair in zip(*heads, strict=True))
-        count = context.shape[1]
-        h = attention(q, k, v, key_mask).transpose(1, 2).flatten(2)
-        masks = (None, None) if key_mask is None else (key_mask[:, :count], key_mask[:, count:])
-        context, x = (
-            block.feed(tokens + p[2] * block.own.out(seen), p, mask)
-            for (block, tokens, _), p, seen, mask in zip(
-                sides, parts, (h[:, :count], h[:, count:]), masks, strict=True
-            )
+        ours, theirs = self.grid.modulation(embedding), self.context.modulation(embedding)
+        h = self._attended(
+            modulated(x, *ours[:2]), modulated(context, *theirs[:2]), rotation, key_mask
         )
-        return x, context
+        count = context.shape[1]
+        x = x + ours[2] * self.grid.own.out(h[:, count:])
+        context = context + theirs[2] * self.context.own.out(h[:, :count])
+        del h
+        mask, other = (
+            (None, None) if key_mask is None else (key_mask[:, count:], key_mask[:, :count])
+        )
+        return self.grid.feed(x, ours, mask), self.context.feed(context, theirs, other)
+
+    def _attended(
+        self, x: Tensor, context: Tensor, rotation: Tensor | None, key_mask: Tensor | None
+    ) -> Tensor:
+        """What every token sees of all tokens, (B, S + L, width): first those of the context."""
+        pairs = zip(
+            self.context.own.project(context), self.grid.own.project(x, rotation), strict=True
+        )
+        q, k, v = (torch.cat(pair, 2) for pair in pairs)
+        return attention(q, k, v, key_mask).transpose(1, 2).flatten(2)

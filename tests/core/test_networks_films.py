@@ -72,13 +72,15 @@ def test_with_the_weights_of_images_it_makes_of_every_frame_what_the_image_netwo
     name: str,
 ) -> None:
     image, film = both(name)
-    x, e, context = draw(2, 3, 5, 4, 6), draw(2, 6), draw(2, 3, 4)
+    x, e, context = draw(2, 3, 5, 4, 6), draw(2, 5, 6), draw(2, 3, 4)
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    y = film(x, e, context, mask)
-    assert y.shape == (2, 2, 5, 4, 6)
-    assert y.abs().max() > 1e-3
-    for i in range(5):
-        close(y[:, :, i], image(x[:, :, i], e, context, mask))
+    for given in (e, e[:, 0]):  # a noise level for every frame, or for every film
+        y = film(x, given, context, mask)
+        assert y.shape == (2, 2, 5, 4, 6)
+        assert y.abs().max() > 1e-3
+        for i in range(5):
+            own = given if given.ndim == 2 else given[:, i]
+            close(y[:, :, i], image(x[:, :, i], own, context, mask))
 
 
 @torch.no_grad()

@@ -69,8 +69,25 @@ def test_embedding_and_context_act_and_masked_context_does_not() -> None:
 
 
 @torch.no_grad()
-def test_the_order_of_the_context_does_not_matter_and_that_of_the_grid_does() -> None:
-    net, x, e, context = shaken(small()), draw(2, 3, 4, 8), draw(2, 6), draw(2, 3, 4)
+def test_two_streams_see_each_other_through_weights_of_their_own() -> None:
+    block, e = shaken(small()).paired[0], draw(2, 6)
+    x, c = draw(2, 5, 24), draw(2, 3, 24, seed=2)
+    y = block(x, c, e, None, None)
+    moved = (
+        block(x, draw(2, 3, 24, seed=3), e, None, None),
+        block(draw(2, 5, 24, seed=4), c, e, None, None),
+    )
+    assert (moved[0][0] - y[0]).abs().max() > 1e-3 < (moved[1][1] - y[1]).abs().max()
+    swapped = block(c, x, e, None, None)
+    assert (swapped[1] - y[0]).abs().max() > 1e-3
+    hidden = block(x, c, e, None, torch.tensor([[False] * 3 + [True] * 5] * 2))
+    close(hidden[0], block(x, c[:, :0], e, None, None)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("double", [0, 1])
+def test_the_order_of_the_context_does_not_matter_and_that_of_the_grid_does(double: int) -> None:
+    net, x, e, context = shaken(small(double=double)), draw(2, 3, 4, 8), draw(2, 6), draw(2, 3, 4)
     close(net(x, e, context.flip(1)), net(x, e, context))
     swapped = torch.cat((x[..., 4:], x[..., :4]), -1)
     y = net(swapped, e, context)
