@@ -14,8 +14,9 @@ from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .datasets import DATASETS
 from .evaluation import demo, evaluate, judge, judges, load_judge
-from .model import ImageModel, SamplingConfig
+from .model import ImageModel
 from .networks import PatchesConfig, UNetConfig
+from .sampling import SamplingConfig
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
 
 COMMANDS = ("data", "demo", "evaluate", "sample", "train")

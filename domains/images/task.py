@@ -25,6 +25,7 @@ from .autoencoder import Autoencoder
 from .container import Images
 from .control import edges
 from .datasets import load
+from .sampling import SamplingConfig
 from .shelf import find
 
 __all__ = ["DataConfig", "ImageTask", "ImageTraining", "ObjectiveConfig"]
@@ -72,7 +73,7 @@ class ImageTraining:
 
     ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels. ``base`` is a
     trained model, the name of one that ships or a file: it stays as it is, and a control by edges is trained, with
-    everything in ``model`` as it is there.
+    everything in ``model`` as it is there. ``sampling`` is stored with the model and shapes nothing in training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -81,6 +82,7 @@ class ImageTraining:
     objective: ObjectiveConfig = ObjectiveConfig()
     autoencoder: Path | None = None
     base: str | None = None
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
 
 

@@ -22,7 +22,8 @@ from sciffusion.samplers import invert as undo
 from .container import Images
 
 if TYPE_CHECKING:
-    from .model import Given, Guidance, ImageModel
+    from .model import ImageModel
+    from .sampling import Given, Guidance
 
 __all__ = ["edit", "inpaint", "interpolate", "invert", "outpaint", "restore", "variation"]
 
