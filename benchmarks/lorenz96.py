@@ -1,6 +1,6 @@
 """Following the Lorenz-96 model: a learnt filter whose members a diffusion draws, beside Kalman filters and 3D-Var.
 
-    python benchmarks/lorenz96.py                  # learns the filter first: about three minutes on one core
+    python benchmarks/lorenz96.py                  # learns the filter first: about five minutes on one core
     python benchmarks/lorenz96.py --steps 300 --draws 200 --times 100       # half a minute, for a look
 
 All 40 numbers are observed every 0.05 units of time with errors of variance 1, the setting in which data assimilation

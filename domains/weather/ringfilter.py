@@ -59,7 +59,7 @@ class Lessons:
     depth: int = 3
     batch: int = 32
     unroll: int = 4
-    steps: int = 1500
+    steps: int = 4500
     lr: float = 4e-3
     cycles: int = 400
     draws: int = 500
