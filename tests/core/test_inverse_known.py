@@ -29,7 +29,7 @@ class Series(Denoiser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.process = Gaussian(RectifiedFlow(), Euclidean())
+        self.process = self.field = Gaussian(RectifiedFlow(), Euclidean())
         self.seen: list[Tensor] = []
 
     def forward(
@@ -37,7 +37,7 @@ class Series(Denoiser):
     ) -> Prediction:
         assert isinstance(x_t, Tensor)
         self.seen.append(t)
-        alpha, sigma = self.process.schedule(t.double().expand(x_t.shape[:2]))
+        alpha, sigma = self.field.schedule(t.double().expand(x_t.shape[:2]))
         out = []
         for x, a, s in zip(x_t[..., 0].double(), alpha, sigma, strict=True):
             observed = torch.diag(a) @ COVARIANCE @ torch.diag(a) + torch.diag(s**2)

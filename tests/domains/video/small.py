@@ -1,6 +1,7 @@
 """What tests of video share: a network small enough for a test, with weights that answer, and its settings."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ SHAPE = (6, 24, 24)
 NETWORK = TransformerConfig(patch=8, width=32, depth=1, heads=2, embedding=16)
 
 
-def settings(**model: object) -> VideoTraining:
+def settings(**model: Any) -> VideoTraining:
     """Six frames of 24 x 24, three steps of training."""
     return VideoTraining(
         replace(ModelConfig(shape=SHAPE, network=NETWORK, attributes=("digit",)), **model),
@@ -32,7 +33,7 @@ def settings(**model: object) -> VideoTraining:
     )
 
 
-def answering(**model: object) -> VideoModel:
+def answering(**model: Any) -> VideoModel:
     """An untrained model whose output is not zero."""
     task = VideoTask(settings(**model), Endless(MovingDigits(digits())))
     net, generator = task.model(), torch.Generator().manual_seed(0)
