@@ -1,4 +1,4 @@
-"""What a U-Net and a transformer on patches cost: ours against diffusers' and azula's of the same size.
+"""What a U-Net and transformers on patches cost: ours against diffusers' and azula's of the same size.
 
     PYTHONPATH=/tmp/peers python benchmarks/networks_against_peers.py
 
@@ -8,7 +8,9 @@ both beyond weights, gradients of weights and inputs. U-Nets have the same width
 Against each peer stands the smallest of ours with at least its parameters: what is missing goes into blocks at the
 coarsest level. Edges are those of the peer (diffusers: zeros, azula: circles on both axes); the sphere with its poles,
 which no peer has, stands against azula too. Transformers have the same patch, width, depth and heads; the peer's
-positions are fixed and its queries and keys are taken as they are, ours are rotary and normalised.
+positions are fixed and its queries and keys are taken as they are, ours are rotary and normalised. Those of two streams
+have the same width, heads and numbers of blocks with two streams and with one, 32 tokens of context, and are told a
+guidance scale; diffusers' is that of FLUX, whose blocks of one stream do attention and network at once.
 
 Peers are measured where they are installed, and skipped with a message elsewhere (see benchmarks/README.md).
 """
@@ -28,9 +30,21 @@ from measure import environment, interleave, ratio, show, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from sciffusion.networks import Circular, DiT, Padding, SpherePadding, UNet, Zeros
+from sciffusion.networks import (
+    Circular,
+    DiT,
+    GuidanceScale,
+    MMDiT,
+    NoiseLevel,
+    Padding,
+    SpherePadding,
+    UNet,
+    Zeros,
+)
 
 CHANNELS = 4
+TEXT = (32, 64)
+"""Tokens of a context, and their width."""
 Net = TypeVar("Net", bound=nn.Module)
 MIB = 2**20
 KINDS = ("forward", "forward + backward")
@@ -187,6 +201,92 @@ def diffusers_transformer(width: int, depth: int, heads: int, x: Tensor) -> Cont
     return Contender("diffusers", net, lambda: net(x, t, class_labels=label).sample)
 
 
+class Guided(nn.Module):
+    """Ours with two streams, and what embeds the noise level and the guidance scale."""
+
+    def __init__(self, width: int, double: int, single: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.level, self.scale = NoiseLevel(embedding), GuidanceScale(embedding)
+        self.body = MMDiT(
+            CHANNELS,
+            CHANNELS,
+            context=TEXT[1],
+            width=width,
+            double=double,
+            single=single,
+            heads=heads,
+            embedding=embedding,
+        )
+
+    def forward(self, x: Tensor, log_snr: Tensor, scale: Tensor, text: Tensor) -> Tensor:
+        """The output for a batch."""
+        return self.body(x, self.level(log_snr) + self.scale(scale), text)
+
+
+def two_streams(
+    width: int, double: int, single: int, x: Tensor
+) -> tuple[list[Contender], list[tuple[str, str]]]:
+    """Transformers of a context and patches of 2 x 2, as :func:`transformers`."""
+    heads, found = width // 64, []
+    text, scale = torch.randn(len(x), *TEXT), torch.full((len(x),), 3.5)
+    try:
+        found.append(diffusers_flux(width, double, single, heads, x, text, scale))
+    except ImportError as missing:
+        print(f"left out: {missing}")
+    least, embedding, parameters = max((c.parameters for c in found), default=0), width // 2, 0
+    while parameters < least or not parameters:
+        net = Guided(width, double, single, heads, embedding)
+        parameters, embedding = sum(p.numel() for p in net.parameters()), embedding + 8
+    made, level = noisy(net), torch.randn(len(x))
+    ours = Contender("sciffusion", made, lambda: made(x, level, scale, text))
+    return [*found, ours], [(c.name, ours.name) for c in found]
+
+
+def diffusers_flux(
+    width: int, double: int, single: int, heads: int, x: Tensor, text: Tensor, scale: Tensor
+) -> Contender:
+    """It wants its patches packed by the caller."""
+    from sciffusion.domains.audio._torchaudio import torchaudio
+
+    torchaudio()  # diffusers imports it here, and would fail if its compiled part does
+    from diffusers import FluxTransformer2DModel
+
+    net = noisy(
+        FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=4 * CHANNELS,
+            num_layers=double,
+            num_single_layers=single,
+            attention_head_dim=width // heads,
+            num_attention_heads=heads,
+            joint_attention_dim=TEXT[1],
+            pooled_projection_dim=TEXT[1],
+            guidance_embeds=True,
+            axes_dims_rope=(16, 24, 24),
+        )
+    )
+    places = torch.zeros(x.shape[2] // 2, x.shape[3] // 2, 3)
+    places[..., 1] += torch.arange(places.shape[0])[:, None]
+    places[..., 2] += torch.arange(places.shape[1])
+    t, pooled = torch.rand(len(x)), torch.zeros(len(x), TEXT[1])
+
+    def call() -> Tensor:
+        tokens = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 2, 4, 1, 3, 5)
+        y = net(
+            hidden_states=tokens.flatten(1, 2).flatten(2),
+            encoder_hidden_states=text,
+            pooled_projections=pooled,
+            timestep=t,
+            img_ids=places.flatten(0, 1),
+            txt_ids=torch.zeros(TEXT[0], 3),
+            guidance=scale,
+        ).sample
+        y = y.unflatten(1, tokens.shape[1:3]).unflatten(3, (CHANNELS, 2, 2))
+        return y.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+
+    return Contender("diffusers", net, call)
+
+
 def forward(contender: Contender) -> Callable[[], None]:
     """A sampler's evaluation."""
 
@@ -302,6 +402,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.2, help="at least, per measurement")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/networks.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -312,10 +413,13 @@ def main() -> None:
         "U-Net 32-64-64 on 32 x 64": lambda: unets(32, 1, grid),
         "U-Net 64-128-128 on 32 x 64": lambda: unets(64, 2, grid),
         "Transformer 192 x 6 on 32 x 32": lambda: transformers(192, 6, square),
+        "Two streams 192 x 2, then one 192 x 4, on 32 x 32": lambda: two_streams(192, 2, 4, square),
     }
     settings = {k: v for k, v in vars(args).items() if k != "out"}
     results = {}
     for case, build in cases.items():
+        if args.only not in case:
+            continue
         contenders, pairs = build()
         results[case] = measure(contenders, pairs, args.repeats, args.seconds)
         show(case, ("peer / ours", "step", "memory"), rows_of(results[case]))
