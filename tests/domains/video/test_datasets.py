@@ -127,3 +127,13 @@ def test_data_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.M
     films, place = DATASETS["moving-digits"](None)
     assert len(films) == 1000
     assert str(place) == "scikit-learn"
+
+
+def test_a_local_file_is_kept_and_then_read_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Callable[[str], Path]
+) -> None:
+    path = shared_data("video/fruits360/fruits360_rotation_64.npz")
+    monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path))
+    films, kept = DATASETS["fruits360-films"](path)
+    assert kept.parent.parent == tmp_path
+    assert torch.equal(load("fruits360-films", limit=1)[0].frames, films[0].frames)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sciffusion.cli import main
 from sciffusion.domains.video import Film, Films, TransformerConfig, VideoModel, load
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
@@ -199,3 +200,17 @@ def test_calls_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+def test_the_command_line_samples_what_is_asked_for(
+    model: VideoModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out = model.save(tmp_path / "m.safetensors"), tmp_path / "films.npz"
+    asked = ["--model", str(weights), "--digit", "7", "-n", "2", "--steps", "2"]
+    assert main(["sample", "video", *asked, "--out", str(out)]) == 0
+    films = Films.read(out)
+    assert films.labels["digit"].tolist() == ["7", "7"]
+    near(films, model.sample(2, {"digit": 7}, steps=2))
+    assert main(["sample", "video", *asked, "--out", str(tmp_path / "films.gif")]) == 0
+    assert len(Film.read(tmp_path / "films.gif")) == 6
+    assert "2 samples" in capsys.readouterr().out
