@@ -1,6 +1,7 @@
 """Can two sounds be told apart that were recorded on one channel?
 
-    python benchmarks/audio_separation.py fsdd.npz gm_notes.npz --notes runs/notes/model.safetensors
+    python benchmarks/audio_separation.py --digits fsdd.npz
+    python benchmarks/audio_separation.py --notes gm_notes.npz --model runs/notes/model.safetensors
 
 Mixtures of two held-out sounds with peaks of 0.5 each, cut to the shorter one: two digits by different speakers, and
 two notes of different instruments and pitches. Told of both sources: digit and speaker, or instrument and pitch; the
@@ -146,27 +147,29 @@ def neighbours(clips: Clips, given: Given) -> np.ndarray:
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("digits", type=Path)
-    parser.add_argument("notes_data", type=Path)
-    parser.add_argument("--notes", default="notes", help="the model of notes: a name or a file")
+    parser.add_argument("--digits", type=Path, help="fsdd.npz")
+    parser.add_argument("--notes", type=Path, help="gm_notes.npz")
+    parser.add_argument("--model", default="notes", help="the model of notes: a name or a file")
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    test = split("fsdd:test", args.digits)
-    train = split("fsdd:train", args.digits)
-    pairs = mixtures(test, args.n, args.seed, ("digit", "speaker"), 0.3)
-    names = ("digit", "speaker")
-    rows = run("two digits", audio.load("fsdd"), train, test, pairs, names, same, args.seed)
-    test, train = split("notes:test", args.notes_data), split("notes:train", args.notes_data)
-    pairs = mixtures(test, args.n, args.seed, ("instrument", "pitch"), 0.3)
-    names = ("instrument", "pitch")
-    model = audio.load(args.notes)
-    rows += run("two notes", model, train, test, pairs, names, neighbours, args.seed)
-    steps = {"steps of the notes' training": (model.info or {}).get("steps")}
+    rows: list[Row] = []
+    if args.digits is not None:
+        train, test = (split(f"fsdd:{k}", args.digits) for k in ("train", "test"))
+        pairs = mixtures(test, args.n, args.seed, ("digit", "speaker"), 0.3)
+        names = ("digit", "speaker")
+        rows += run("two digits", audio.load("fsdd"), train, test, pairs, names, same, args.seed)
+    if args.notes is not None:
+        train, test = (split(f"notes:{k}", args.notes) for k in ("train", "test"))
+        pairs = mixtures(test, args.n, args.seed, ("instrument", "pitch"), 0.3)
+        names, model = ("instrument", "pitch"), audio.load(args.model)
+        rows += run("two notes", model, train, test, pairs, names, neighbours, args.seed)
+    settings = {"mixtures": args.n, "seed": args.seed}
+    kinds = [k for k in ("digits", "notes") if getattr(args, k) is not None]
     write(
-        "audio_separation",
-        {"mixtures": args.n, "seed": args.seed} | steps,
+        "_".join(["audio_separation", *kinds]),
+        settings,
         rows,
         f"{args.n} mixtures of each kind, seed {args.seed}.",
     )

@@ -13,9 +13,10 @@ from .filling import Replacement
 from .functionals import Sound, Towards, brightness, loudness, pitch
 from .likelihood import Likelihood
 from .mel import LogMel, MelConfig
-from .model import AudioModel, Guide, SamplingConfig
+from .model import AudioModel
 from .networks import FramesConfig, PatchesConfig, UNetConfig
 from .recovery import GriffinLim, Recovery
+from .sampling import Guide, SamplingConfig
 from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig

@@ -32,7 +32,8 @@ from .recovery import envelope
 from .task import PEAK
 
 if TYPE_CHECKING:
-    from .model import AudioModel, Guidance
+    from .model import AudioModel
+    from .sampling import Guidance
 
 __all__ = ["denoise"]
 

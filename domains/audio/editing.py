@@ -19,7 +19,8 @@ from .filling import Drawing
 from .given import Given
 
 if TYPE_CHECKING:
-    from .model import AudioModel, Guidance
+    from .model import AudioModel
+    from .sampling import Guidance
 
 __all__ = ["edit", "interpolate"]
 

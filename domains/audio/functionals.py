@@ -26,7 +26,8 @@ from .mel import MelConfig
 from .recovery import envelope
 
 if TYPE_CHECKING:
-    from .model import AudioModel, Guide
+    from .model import AudioModel
+    from .sampling import Guide
 
 __all__ = ["Property", "Sound", "Towards", "brightness", "loudness", "pitch"]
 

@@ -19,7 +19,8 @@ from .mel import MelConfig, filters
 from .recovery import GriffinLim, consistent, magnitudes
 
 if TYPE_CHECKING:
-    from .model import AudioModel, Guidance
+    from .model import AudioModel
+    from .sampling import Guidance
 
 __all__ = ["extend", "in_band", "inpaint", "lower_bins", "phased", "super_resolve"]
 
@@ -108,7 +109,9 @@ def _completed(
     known = whole[:, None].expand_as(frames)
     made = model.standard.decode(complete(drawing, frames, known, method, draws)).mT.contiguous()
     own = model.config.spectrogram.framing.analyse(heard.wave[None]).to(made.device)
-    magnitude = torch.where(whole.to(made.device), own.abs(), magnitudes(model.config.spectrogram, made))
+    magnitude = torch.where(
+        whole.to(made.device), own.abs(), magnitudes(model.config.spectrogram, made)
+    )
     waves = phased(model, made, magnitude, heard.put_in)
     return Clips(heard.completed(waves))
 

@@ -34,7 +34,8 @@ from .given import Given
 from .recovery import envelope
 
 if TYPE_CHECKING:
-    from .model import AudioModel, Guidance
+    from .model import AudioModel
+    from .sampling import Guidance
 
 __all__ = ["Sources", "separate"]
 
