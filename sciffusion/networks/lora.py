@@ -1,9 +1,9 @@
 r"""Low-rank adaptation: a trained network learns something new through few parameters (LoRA, Hu et al. 2021).
 
-A weight W becomes :math:`W + s\,UD`, D of ``rank`` rows and U of as many columns, zero at initialisation; only these
+A weight W becomes :math:`W + s\,UD`, with ``rank`` rows in D and as many columns in U, which starts at zero; only these
 are trained. That works for every linear map and every convolution, in any network::
 
-    add_lora(model, rank=8, layers=r"(qkv|out)$")           # then train the model as usual
+    add_lora(model, rank=8)                                 # then train the model as usual
     export(lora_state(model), "style.safetensors", {})      # of sciffusion.training.export
     load_lora(model, load_weights("style.safetensors")[0])  # into another copy of the network
     scale_lora(model, 0.5)
@@ -42,7 +42,7 @@ class _LowRank(nn.Module):
         return weight + self.scale * (self.up @ self.down).view_as(weight)
 
 
-def add_lora(model: nn.Module, rank: int = 8, layers: str = r"(qkv|q|kv|out)$") -> list[str]:
+def add_lora(model: nn.Module, rank: int = 8, layers: str = r"(^|\.)(qkv|q|kv|out)$") -> list[str]:
     """Freeze a model, and give all layers whose name matches a low-rank term to train.
 
     Args:

@@ -48,7 +48,7 @@ def given() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["U-Net", "DiT"])
-@pytest.mark.parametrize("layers", [r"(qkv|q|kv|out)$", EVERYTHING])
+@pytest.mark.parametrize("layers", [r"(^|\.)(qkv|q|kv|out)$", EVERYTHING])
 def test_they_change_nothing_at_first_and_are_all_that_is_trained(name: str, layers: str) -> None:
     model = net(name)
     y, before = model(*given()), {k: v.clone() for k, v in model.state_dict().items()}
