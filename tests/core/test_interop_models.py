@@ -1,4 +1,4 @@
-"""Every network and autoencoder of diffusers that is declared, against how its own pipeline calls it."""
+"""Every network of diffusers that is declared, against how its own pipeline calls it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from sciffusion.interop.diffusers import (
     CALLS,
     Call,
     Patches,
-    from_autoencoder,
     from_model,
     from_scheduler,
 )
-from sciffusion.noise import Noise
 from sciffusion.testing import check_denoiser
 from tests.core.tiny_diffusers import library, loop, randn, seeded, unet
 
@@ -347,80 +345,3 @@ class Narrow(Other):
 
     def forward(self, z: Tensor, timestep: Tensor, return_dict: bool) -> tuple[Tensor]:
         return (z[:, :1],)
-
-
-# --- autoencoders ------------------------------------------------------------------------------------------------
-
-
-def images(**more: Any) -> nn.Module:
-    return seeded(
-        library().AutoencoderKL,
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=2,
-        **more,
-    )
-
-
-FILMS = {"base_dim": 4, "z_dim": 2, "dim_mult": [1, 1], "num_res_blocks": 1}
-STATS = {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25]}
-
-
-def autoencoders() -> dict[str, tuple[nn.Module, Tensor, Tensor, Tensor]]:
-    """A module, data, and mean and standard deviation of the latent as its pipeline uses them."""
-    d = library()
-    film, image = randn(1, 3, 5, 8, 8), randn(2, 3, 8, 8)
-    mean, std = torch.tensor(STATS["latents_mean"]), torch.tensor(STATS["latents_std"])
-    ltx = seeded(
-        d.AutoencoderKLLTXVideo,
-        latent_channels=4,
-        block_out_channels=(4, 4, 4, 4),
-        decoder_block_out_channels=(4, 4, 4, 4),
-        layers_per_block=(1, 1, 1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1, 1, 1),
-        patch_size=1,
-        scaling_factor=0.5,
-    )
-    ltx.latents_mean.copy_(torch.tensor([0.5, -1.0, 0.0, 2.0]))  # type: ignore[operator]
-    wan = {"temperal_downsample": [True]}
-    return {
-        "scaled": (images(), image, torch.zeros(4), torch.full((4,), 1 / 0.18215)),
-        "shifted": (
-            images(scaling_factor=0.3611, shift_factor=0.1159),
-            image,
-            torch.full((4,), 0.1159),
-            torch.full((4,), 1 / 0.3611),
-        ),
-        "wan": (seeded(d.AutoencoderKLWan, **FILMS, **STATS, **wan), film, mean, std),
-        "qwen": (seeded(d.AutoencoderKLQwenImage, **FILMS, **STATS, **wan), image, mean, std),
-        "ltx": (
-            ltx,
-            randn(1, 3, 9, 16, 16),
-            torch.tensor([0.5, -1.0, 0.0, 2.0]),
-            2 * torch.ones(4),
-        ),
-    }
-
-
-@pytest.mark.parametrize("name", ["scaled", "shifted", "wan", "qwen", "ltx"])
-@torch.no_grad()
-def test_a_codec_is_the_autoencoder_in_the_units_of_its_pipeline(name: str) -> None:
-    vae, x, mean, std = autoencoders()[name]
-    seen = x[:, :, None] if name == "qwen" else x
-    posterior = vae.encode(seen).latent_dist  # type: ignore[operator]
-    shape = (1, -1, *[1] * (seen.ndim - 2))
-    expected = (posterior.mean - mean.reshape(shape)) / std.reshape(shape)
-    data = vae.decode(posterior.mean).sample  # type: ignore[operator]
-    if name == "qwen":
-        expected, data = expected[:, :, 0], data[:, :, 0]
-    codec = from_autoencoder(vae)
-    torch.testing.assert_close(codec.encode(x), expected)
-    torch.testing.assert_close(codec.decode(expected), data, atol=1e-4, rtol=1e-4)
-    drawn = codec.encode(x, Noise(0))
-    assert drawn.shape == expected.shape and not torch.equal(drawn, expected)
-
-
-def test_what_is_no_autoencoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be an autoencoder of diffusers"):
-        from_autoencoder(unet())

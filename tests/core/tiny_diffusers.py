@@ -66,3 +66,13 @@ def loop(model: Any, scheduler: Any, x: Tensor, steps: int, **options: Any) -> T
         seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         x = scheduler.step(model(seen, t, return_dict=False)[0], t, x, return_dict=False)[0]
     return x
+
+
+def scheduler(name: str, **config: Any) -> Any:
+    """A scheduler by the name of its class."""
+    return getattr(library(), name)(**config)
+
+
+def clipless(**config: Any) -> Any:
+    """DDIM for v, which no network of random weights blows up, and for values that are not clipped."""
+    return scheduler("DDIMScheduler", clip_sample=False, prediction_type="v_prediction", **config)
