@@ -50,8 +50,8 @@ def evaluate(
         reference: real clips; brings distances, and what real clips reach.
         judge: who hears them; the shipped one that knows the labels of clips and reference, unless given.
         n_pitch: how many clips, drawn at random, swift-f0 hears (0.05 s each), beside their label ``pitch`` (MIDI).
-        n_voices: how many clips Resemblyzer hears (0.1 s each), beside their label ``speaker``. A voice is that of the
-            speaker whose mean in a half of the reference is nearest.
+        n_voices: how many clips Resemblyzer hears (0.02 s each), beside their label ``speaker``, and as many real ones
+            twice. A voice is that of the speaker whose mean over real clips is nearest.
         seed: of everything random.
 
     Raises:
@@ -183,7 +183,7 @@ def _pitch(clips: Clips, n: int, rng: np.random.Generator, bootstrap: Bootstrap)
 def _voices(
     clips: Clips, reference: Clips, n: int, rng: np.random.Generator, bootstrap: Bootstrap
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
-    """The share of the clips whose nearest voice of a half of the reference is the right one; of the other half too."""
+    """The share whose nearest voice in one half of the reference is the right one, of clips and of the other half."""
     for one in (clips, reference):
         if "speaker" not in one.labels:
             raise ValueError(
@@ -192,7 +192,7 @@ def _voices(
     embed = Voices()
     mine, against, instead = _halves(len(clips), reference, rng)
     part, other = clips[mine[:n]], reference[instead[:n]]
-    known = reference[against]
+    known = reference[against[:n]]
     names = np.asarray(known.labels["speaker"]).astype(str)
     speakers, embedded = np.unique(names), embed(known)
     centres = np.stack([embedded[names == s].mean(0) for s in speakers])

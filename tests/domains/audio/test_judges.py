@@ -21,7 +21,7 @@ SETTINGS = JudgeTraining(
     CONFIG,
     DataConfig(valid=None),
     delay=2,
-    train=TrainConfig(steps=60, batch_size=24, lr=2e-2, warmup=5, ema=None, validate_every=30),
+    train=TrainConfig(steps=30, batch_size=12, lr=2e-2, warmup=3, ema=None, validate_every=30),
 )
 
 
