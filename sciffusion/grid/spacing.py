@@ -144,7 +144,7 @@ class Beta(Grid):
             raise ValueError(f"a and b must be positive, got {self.a} and {self.b}")
 
     def _times(self, schedule: Schedule, steps: int, start: float, stop: float) -> Tensor:
-        special = require("scipy.special", extra="images")
+        special = require("scipy.special", extra="weather")
         shares = torch.linspace(1, 0, steps + 1, dtype=torch.float64).numpy()
         part = torch.as_tensor(special.betaincinv(self.a, self.b, shares), dtype=torch.float64)
         return stop + (start - stop) * part
