@@ -1,6 +1,6 @@
 """Does the shipped model of spoken digits say the digit it is asked for, in the voice it is asked for?
 
-    python benchmarks/audio_digits.py ../shared/data/audio/fsdd/fsdd.npz
+    python benchmarks/audio_digits.py fsdd.npz
     PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices     # with Resemblyzer
     python benchmarks/audio_digits.py ... --choose                           # which sampling settings are best
 

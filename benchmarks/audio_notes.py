@@ -1,6 +1,6 @@
 """Does the shipped model of notes play the note it is asked for, on the instrument it is asked for?
 
-    python benchmarks/audio_notes.py ../shared/data/audio/gm_notes/gm_notes.npz
+    python benchmarks/audio_notes.py notes.npz
     python benchmarks/audio_notes.py ... --model runs/notes/model.safetensors
 
 1,000 notes of a second, all instruments in turn, each with all pitches, loud and soft, sampled as the model is by

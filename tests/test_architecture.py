@@ -109,12 +109,11 @@ def distributions_of_extras() -> set[str]:
 
 
 def modules_of(wanted: set[str]) -> set[str]:
-    """Top-level modules that installed distributions bring."""
-    return {
-        module
-        for module, owners in OWNERS.items()
-        if wanted & {canonicalize_name(owner) for owner in owners}
-    }
+    """Top-level modules that distributions bring; one that is not installed is taken to bring that of its name."""
+    owned = {module: {canonicalize_name(o) for o in owners} for module, owners in OWNERS.items()}
+    absent = wanted - set().union(*owned.values())
+    brought = {module for module, owners in owned.items() if wanted & owners}
+    return brought | {name.replace("-", "_") for name in absent}
 
 
 def run_python(code: str, *blocked: str) -> str:
