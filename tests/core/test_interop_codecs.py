@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,19 +10,7 @@ from sciffusion.interop.diffusers import (
     from_autoencoder,
 )
 from sciffusion.noise import Noise
-from tests.core.tiny_diffusers import library, randn, seeded, unet
-
-
-def images(**more: Any) -> nn.Module:
-    return seeded(
-        library().AutoencoderKL,
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=2,
-        **more,
-    )
-
+from tests.core.tiny_diffusers import library, randn, seeded, tiny_vae, unet
 
 FILMS = {"base_dim": 4, "z_dim": 2, "dim_mult": [1, 1], "num_res_blocks": 1}
 STATS = {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25]}
@@ -48,9 +34,9 @@ def autoencoders() -> dict[str, tuple[nn.Module, Tensor, Tensor, Tensor]]:
     ltx.latents_mean.copy_(torch.tensor([0.5, -1.0, 0.0, 2.0]))  # type: ignore[operator]
     wan = {"temperal_downsample": [True]}
     return {
-        "scaled": (images(), image, torch.zeros(4), torch.full((4,), 1 / 0.18215)),
+        "scaled": (tiny_vae(), image, torch.zeros(4), torch.full((4,), 1 / 0.18215)),
         "shifted": (
-            images(scaling_factor=0.3611, shift_factor=0.1159),
+            tiny_vae(scaling_factor=0.3611, shift_factor=0.1159),
             image,
             torch.full((4,), 0.1159),
             torch.full((4,), 1 / 0.3611),

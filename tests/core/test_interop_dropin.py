@@ -23,7 +23,16 @@ from sciffusion.samplers import DDIM, Ancestral, Heun, Multistep, Sampler, UniPC
 from sciffusion.schedule import VE, VP, Cosine, RectifiedFlow, Schedule, Tabulated
 from sciffusion.solver import Solver
 from sciffusion.state import Value
-from tests.core.tiny_diffusers import clipless, library, loop, randn, scheduler, unet
+from tests.core.tiny_diffusers import (
+    clipless,
+    library,
+    loop,
+    randn,
+    scheduler,
+    tiny_flux,
+    tiny_vae,
+    unet,
+)
 
 
 class Scaled(Denoiser):
@@ -69,6 +78,30 @@ def test_their_pipeline_runs_with_our_scheduler() -> None:
     one = run(0)
     assert one.shape == (2, 3, 8, 8) and bool(one.isfinite().all())
     assert torch.equal(one, run(0)) and not torch.equal(one, run(1))
+
+
+def test_the_pipeline_of_flux_runs_with_our_euler_as_with_its_own() -> None:
+    pytest.importorskip("transformers")
+    d, theirs = library(), scheduler("FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True)
+    network, vae = tiny_flux(), tiny_vae()
+    start = d.FluxPipeline._pack_latents(randn(2, 4, 8, 8), 2, 4, 8, 8)
+
+    def run(chosen: Any) -> Tensor:
+        pipeline = d.FluxPipeline(chosen, vae, None, None, None, None, network)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            prompt_embeds=randn(2, 5, 12, seed=1),
+            pooled_prompt_embeds=randn(2, 10, seed=2),
+            height=16,
+            width=16,
+            num_inference_steps=4,
+            latents=start,
+            output_type="latent",
+            return_dict=False,
+        )[0]
+
+    ours = run(Scheduler(Training.of(theirs), DDIM()))
+    torch.testing.assert_close(ours, run(theirs), atol=1e-5, rtol=1e-5)
 
 
 def test_a_run_leaves_nothing_to_the_next() -> None:

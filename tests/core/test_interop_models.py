@@ -20,7 +20,7 @@ from sciffusion.interop.diffusers import (
     from_scheduler,
 )
 from sciffusion.testing import check_denoiser
-from tests.core.tiny_diffusers import library, loop, randn, seeded, unet
+from tests.core.tiny_diffusers import FLUX, library, loop, randn, seeded, tiny_flux, unet
 
 B, STEPS = 2, 3
 TEXT, POOLED = randn(B, 5, 12, seed=1), randn(B, 10, seed=2)
@@ -158,17 +158,7 @@ CASES: dict[str, Case] = {
         lambda m, x, t: -text(m, x, 1 - t / 1000, encoder_attention_mask=MASK.bool()),
     ),
     "FluxTransformer2DModel": Case(
-        {
-            "in_channels": 16,
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "attention_head_dim": 16,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 12,
-            "pooled_projection_dim": 10,
-            "guidance_embeds": True,
-            "axes_dims_rope": (4, 4, 8),
-        },
+        FLUX,
         {
             "encoder_hidden_states": TEXT,
             "pooled_projections": POOLED,
@@ -332,8 +322,7 @@ def test_bad_conditions_times_and_channels_are_named() -> None:
         denoiser(x, t, torch.zeros(3, 5, 12))
     with pytest.raises(ValueError, match="no time for each element"):
         denoiser(x, torch.full((B, 4), 0.5), TEXT)
-    flux, case = library().FluxTransformer2DModel, CASES["FluxTransformer2DModel"]
-    distilled = from_model(seeded(flux, **case.config), library().FlowMatchEulerDiscreteScheduler())
+    distilled = from_model(tiny_flux(), library().FlowMatchEulerDiscreteScheduler())
     with pytest.raises(ValueError, match="cond lacks 'guidance'"):
         distilled(x, t, {"encoder_hidden_states": TEXT, "pooled_projections": POOLED})
     with pytest.raises(ValueError, match="returned shape"):

@@ -53,6 +53,36 @@ def unet() -> nn.Module:
     )
 
 
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 12,
+    "pooled_projection_dim": 10,
+    "guidance_embeds": True,
+    "axes_dims_rope": (4, 4, 8),
+}
+"""FLUX for latents of four channels."""
+
+
+def tiny_flux() -> nn.Module:
+    return seeded(library().FluxTransformer2DModel, **FLUX)
+
+
+def tiny_vae(**more: Any) -> nn.Module:
+    """Images to latents of four channels and half the size."""
+    return seeded(
+        library().AutoencoderKL,
+        block_out_channels=(4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=2,
+        **more,
+    )
+
+
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
