@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sciffusion.errors import MissingExtra, require
+from sciffusion.figures import showing
 
 from .stft import Framing
 
@@ -135,5 +136,4 @@ def _spectrogram(panel: Axes, clip: Clip) -> None:
 
 def _empty(width: float, height: float) -> Figure:
     module = require("matplotlib.figure", extra="audio")
-    made: Figure = module.Figure((width, height), dpi=100, layout="constrained")
-    return made
+    return showing(module.Figure((width, height), dpi=100, layout="constrained"))

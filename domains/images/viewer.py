@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sciffusion.errors import require
+from sciffusion.figures import showing
 
 from .files import picture
 
@@ -52,7 +53,7 @@ def figure(images: Images) -> Figure:
     rows = -(-n // columns)
     titles = images.labels.get("label")
     height = 1.25 if titles is not None else 1.0
-    made: Figure = module.Figure((columns, rows * height), dpi=120, layout="constrained")
+    made = showing(module.Figure((columns, rows * height), dpi=120, layout="constrained"))
     panels = made.subplots(rows, columns, squeeze=False)
     shown = images.to_bytes().pixels
     for i, panel in enumerate(panels.flat):

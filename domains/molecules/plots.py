@@ -6,13 +6,12 @@ stored with ``figure.savefig("mols.png")``. Nothing here touches pyplot's state.
 
 from __future__ import annotations
 
-from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sciffusion.errors import require
+from sciffusion.figures import showing
 
 from .chem import Bools, Floats, pairs_within
 from .container import Molecule, Molecules
@@ -194,16 +193,8 @@ def _tidy(axes: Axes, title: str) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure that a notebook shows even where pyplot, which teaches it to, was never imported."""
-    figure = require("matplotlib.figure", extra="molecules").Figure((width, height), dpi=150)
-    figure._repr_png_ = partial(_png, figure)
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    page = BytesIO()
-    figure.savefig(page, format="png")
-    return page.getvalue()
+    module = require("matplotlib.figure", extra="molecules")
+    return showing(module.Figure((width, height), dpi=150))
 
 
 def _molecule(mol: Molecule, x: Floats, unstable: Bools) -> list[_Shape]:

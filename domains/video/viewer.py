@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciffusion.errors import require
+from sciffusion.figures import showing
 
 from .files import gif
 from .film import Film, Films
@@ -28,7 +29,7 @@ def figure(films: Films) -> Figure:
     module = require("matplotlib.figure", extra="video")
     columns = min(_STRIP, max(len(film) for film in films))
     size = (0.2 + 0.75 * columns, 0.95 * len(films))
-    made: Figure = module.Figure(size, dpi=120, layout="constrained")
+    made = showing(module.Figure(size, dpi=120, layout="constrained"))
     panels = made.subplots(len(films), columns, squeeze=False)
     for i, film in enumerate(films):
         shown = np.unique(np.linspace(0, len(film) - 1, columns).round().astype(int))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from sciffusion.errors import require
+from sciffusion.figures import showing
 
 from .matching import units_of
 
@@ -20,12 +19,9 @@ __all__ = ["figure_of", "label_of", "tidy"]
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """A figure that a notebook shows even where pyplot, which teaches it to, was never imported."""
-    figure = require("matplotlib.figure", extra="weather").Figure(
-        (width, height), dpi=150, layout="constrained"
-    )
-    figure._repr_png_ = partial(_png, figure)
-    return figure
+    """An empty figure, in inches."""
+    module = require("matplotlib.figure", extra="weather")
+    return showing(module.Figure((width, height), dpi=150, layout="constrained"))
 
 
 def label_of(field: xr.DataArray) -> str:
@@ -40,9 +36,3 @@ def tidy(*panels: Panel) -> None:
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
-
-
-def _png(figure: Figure) -> bytes:
-    page = BytesIO()
-    figure.savefig(page, format="png")
-    return page.getvalue()
