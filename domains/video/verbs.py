@@ -198,7 +198,6 @@ def inpaint(
     seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
     holes = mask if mask.ndim == 3 else mask[:, None, None].expand(t, h, w)
     x = self.encode([film]).expand(n, -1, -1, -1, -1)
-    x = x.where(~holes[:, None].to(x.device), 0.0)
     solver = sampler or self.sampling.sampler(steps)
     x = _drawn(
         self, x, ~holes.flatten(1).any(1), cond, guidance, solver, seeds, 0, ~holes[:, None], method

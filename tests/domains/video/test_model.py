@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 from sciffusion.cli import main
 from sciffusion.domains.video import Film, Films, TransformerConfig, VideoModel, load
 from sciffusion.layout import Dense
-from sciffusion.noise import Noise
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Sampler, Solution
 
 from .small import NETWORK, answering, film
 
@@ -110,12 +112,33 @@ def test_an_extended_film_begins_as_given_and_does_not_depend_on_how_far_it_goes
     near(short[:1], model.extend(given, 3, 1, steps=2))
 
 
+class Recorder:
+    """A sampler that keeps where it starts and makes nothing of it."""
+
+    def __init__(self) -> None:
+        self.starts: list[torch.Tensor] = []
+
+    def __call__(self, denoiser: object, x: torch.Tensor, noise: Noise) -> Solution:
+        self.starts.append(x)
+        return Solution(torch.zeros_like(x), 0)
+
+
 def test_windows_of_an_extension_have_noise_of_their_own(model: VideoModel) -> None:
-    black = Film(torch.zeros(5, 1, 24, 24, dtype=torch.uint8))
-    blind = replace(model.config.network, depth=1)
-    assert blind == NETWORK
-    made = model.extend(black, 6, 1, steps=1)[0].frames
-    assert not torch.equal(made[5:8], made[8:11])
+    many, one = Recorder(), Recorder()
+    model.extend(film(), 6, 2, sampler=cast(Sampler, many))
+    model.extend(film(), 6, 1, sampler=cast(Sampler, one))
+    first, second = many.starts
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(first[:1], one.starts[0])
+    assert torch.equal(second[:1], one.starts[1])
+
+
+def test_the_numbers_that_choose_digits_are_not_those_of_the_noise(model: VideoModel) -> None:
+    seen = Recorder()
+    model.sample(2, seed=3, sampler=cast(Sampler, seen))
+    start = seen.starts[0]
+    assert not torch.equal(start, model.denoiser.process.prior(start, Noise(sample_seeds(3, 2))))
 
 
 def test_given_frames_stay_in_a_slowed_film(model: VideoModel) -> None:
