@@ -6,11 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sciffusion.domains import molecules
 from sciffusion.io import cache_dir
+
+if TYPE_CHECKING:
+    from sciffusion.domains import molecules
 
 QUICK = os.environ.get("SCIFFUSION_QUICK") == "1"
 """The tests' budget, seconds instead of minutes. Figures of such a run mean nothing."""
@@ -30,6 +33,8 @@ def conformers(smiles: Sequence[str], each: int, seed: int = 0) -> molecules.Mol
     from rdkit import Chem
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+    from sciffusion.domains import molecules
+
     z: list[int] = []
     positions: list[np.ndarray] = []
     sizes: list[int] = []
@@ -48,6 +53,8 @@ def conformers(smiles: Sequence[str], each: int, seed: int = 0) -> molecules.Mol
 
 def real_molecules() -> molecules.Molecules:
     """QM9's test molecules. A quick run without QM9 in the cache makes some molecules instead."""
+    from sciffusion.domains import molecules
+
     if QUICK and not (cache_dir("qm9") / "qm9.npz").exists():
         return as_molecules(conformers(SMALL, 2))
     return molecules.read("qm9:test")
@@ -55,6 +62,8 @@ def real_molecules() -> molecules.Molecules:
 
 def as_molecules(mols: molecules.MoleculeSet) -> molecules.Molecules:
     """A data set as the container that judges, draws and saves."""
+    from sciffusion.domains import molecules
+
     return molecules.Molecules(mols.pos.numpy(), mols.z.numpy().astype(int), mols.ptr.numpy())
 
 
