@@ -1,7 +1,7 @@
 """Does the shipped model of spoken digits say the digit it is asked for, in the voice it is asked for?
 
     python benchmarks/audio_digits.py fsdd.npz
-    PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices     # with Resemblyzer
+    PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices 300    # with Resemblyzer
     python benchmarks/audio_digits.py ... --choose                           # which sampling settings are best
 
 1,000 clips, all digits of all speakers in turn, sampled as the model is by itself and made waveforms by Griffin-Lim.
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--model", default="fsdd")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--voices", action="store_true")
+    parser.add_argument("--voices", type=int, default=0, metavar="N", help="clips for Resemblyzer")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "audio_digits.json")
     args = parser.parse_args()
@@ -174,7 +174,7 @@ def main() -> None:
     start = time.process_time()
     clips = model.sample(args.n, asked(args.n, speakers), seed=args.seed, progress=False)
     spent = time.process_time() - start
-    heard = args.n if args.voices else 0
+    heard = args.voices
     report = evaluate(clips, train, n_voices=heard, seed=args.seed)
     print(report)
     made_again = repeated(model, test)

@@ -35,7 +35,6 @@ RESULTS = Path(__file__).parent / "results"
 GOALS = {
     "pitch": "95 %",
     "instrument_accuracy": "5 points below the test notes",
-    "pitch_accuracy": "",
 }
 
 
