@@ -101,7 +101,7 @@ def render(soundfont: Path, program: int, keys: Sequence[tuple[int, int]]) -> ND
 
 
 def score(program: int, keys: Sequence[tuple[int, int]]) -> bytes:
-    """A MIDI file of one instrument that plays these keys, each by itself; a second has 960 ticks."""
+    """A MIDI file of one instrument that plays these keys, each by itself; a second has 1,000 ticks."""
     events = [(0.0, bytes([0xC0, program]))]
     for i, (pitch, velocity) in enumerate(keys):
         begin = LEAD + GAP * i
@@ -109,9 +109,9 @@ def score(program: int, keys: Sequence[tuple[int, int]]) -> bytes:
     events.append((LEAD + GAP * len(keys), b"\xff\x2f\x00"))
     track, now = b"\x00\xff\x51\x03" + (500_000).to_bytes(3, "big"), 0
     for seconds, event in events:
-        tick = round(960 * seconds)
+        tick = int(1000 * seconds)
         track, now = track + _variable(tick - now) + event, tick
-    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480)
+    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 500)
     return header + b"MTrk" + struct.pack(">I", len(track)) + track
 
 
