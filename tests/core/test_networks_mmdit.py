@@ -82,6 +82,12 @@ def test_two_streams_see_each_other_through_weights_of_their_own() -> None:
     assert (swapped[1] - y[0]).abs().max() > 1e-3
     hidden = block(x, c, e, None, torch.tensor([[False] * 3 + [True] * 5] * 2))
     close(hidden[0], block(x, c[:, :0], e, None, None)[0])
+    turned = block(x, c, e, torch.polar(torch.ones(5, 6).double(), draw(5, 6)), None)
+    assert (turned[0] - y[0]).abs().max() > 1e-3
+    block.context.narrow.weight.zero_()
+    other = block(x, c, e, None, None)
+    close(other[0], y[0])
+    assert (other[1] - y[1]).abs().max() > 1e-3
 
 
 @torch.no_grad()
