@@ -70,7 +70,7 @@ def test_embedding_and_context_act_and_masked_context_does_not() -> None:
 
 @torch.no_grad()
 def test_two_streams_see_each_other_through_weights_of_their_own() -> None:
-    block, e = shaken(small()).paired[0], draw(2, 6)
+    block, e = shaken(small()).get_submodule("paired.0"), draw(2, 6)
     x, c = draw(2, 5, 24), draw(2, 3, 24, seed=2)
     y = block(x, c, e, None, None)
     moved = (
@@ -84,7 +84,7 @@ def test_two_streams_see_each_other_through_weights_of_their_own() -> None:
     close(hidden[0], block(x, c[:, :0], e, None, None)[0])
     turned = block(x, c, e, torch.polar(torch.ones(5, 6).double(), draw(5, 6)), None)
     assert (turned[0] - y[0]).abs().max() > 1e-3
-    block.context.narrow.weight.zero_()
+    block.get_parameter("context.narrow.weight").zero_()
     other = block(x, c, e, None, None)
     close(other[0], y[0])
     assert (other[1] - y[1]).abs().max() > 1e-3
