@@ -175,11 +175,11 @@ class Images(Sequence["Images"]):
             out[:, top : top + h, left : left + w] = image
         return out
 
-    def plot(self) -> Figure:
-        """All images on a grid, each under its class if it has one."""
+    def plot(self, *, columns: int | None = None) -> Figure:
+        """All images on a grid of so many columns (None: about as many as rows), each under its class if it has one."""
         from .viewer import figure
 
-        return figure(self)
+        return figure(self, columns)
 
     def _repr_png_(self) -> bytes:
         from .viewer import png

@@ -45,11 +45,16 @@ def html(images: Images) -> str:
     )
 
 
-def figure(images: Images) -> Figure:
-    """All images on a grid, each under its class if it has one."""
+def figure(images: Images, columns: int | None = None) -> Figure:
+    """All images on a grid, each under its class if it has one; ``columns`` None: about as many as rows.
+
+    Raises ``ValueError`` for less than one column.
+    """
     module = require("matplotlib.figure", extra="images")
     n = len(images)
-    columns = int(np.ceil(np.sqrt(n)))
+    columns = int(np.ceil(np.sqrt(n))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
     rows = -(-n // columns)
     titles = images.labels.get("label")
     height = 1.25 if titles is not None else 1.0
