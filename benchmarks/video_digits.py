@@ -42,15 +42,12 @@ RESULTS = Path(__file__).parent / "results"
 
 TRIED = [
     SamplingConfig(),
-    SamplingConfig(scale=1.5),
     SamplingConfig(scale=2.0),
     SamplingConfig(scale=3.0),
     SamplingConfig(scale=2.0, high=0.0),
     SamplingConfig(scale=3.0, high=0.0),
-    SamplingConfig(shift=2.0, scale=2.0, high=0.0),
-    SamplingConfig(shift=5.0, scale=2.0, high=0.0),
-    SamplingConfig(steps=32, scale=2.0, high=0.0),
-    SamplingConfig(eta=1.0, scale=2.0, high=0.0, steps=32),
+    SamplingConfig(steps=24, scale=2.0, high=0.0, shift=5.0),
+    SamplingConfig(steps=32, scale=2.0, high=0.0, eta=1.0),
 ]
 
 
