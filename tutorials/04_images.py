@@ -398,9 +398,9 @@ for wrong in (
         print(error)
 
 # %% [markdown]
-# Where next: `sciffusion --help` for all of this on the command line; `domains/images/README.md` for
-# clothes, colour photographs and what the models can and cannot do; `images.recipe("fashion")` for a
-# larger one.
+# Where next: `images.load("fashion")`, a larger model of clothes that ships too and has the same verbs;
+# `sciffusion --help` for all of this on the command line; `domains/images/README.md` for what the
+# models can and cannot do.
 
 # %%
 for name, value in figures.items():
