@@ -58,7 +58,7 @@ class SamplingConfig:
 
     A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
     time with a ``shift`` towards high noise; ``scale``, ``low`` and ``high`` are those of :class:`Guide`. As it stands,
-    ten of the fourteen steps are guided: 24 calls of the network.
+    eleven of the fourteen steps are guided: 25 calls of the network.
     """
 
     steps: int = 14
