@@ -56,7 +56,8 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
         "# The shipped model of notes",
         "",
         f"{settings['n']} notes, seed {settings['seed']}, {results['calls']} calls of the network each; 95 % "
-        "intervals. `pitch`: within 50 cents, by swift-f0; the instrument by the judge, which heard the training notes.",
+        "intervals. `pitch`: within 50 cents, by swift-f0; the instrument by the judge, which heard the training "
+        "notes.",
         "",
         "| | made | 148 test notes | the same by Griffin-Lim | goal |",
         "|---|---|---|---|---|",
