@@ -58,7 +58,7 @@ $(VENV)/.torch: $(CONSTRAINTS)
 	@touch $@
 
 $(VENV)/.demo: EXTRAS := molecules
-$(VENV)/.dev: EXTRAS := molecules,audio,text,weather,images,video,diffusers,hub,dev
+$(VENV)/.dev: EXTRAS := molecules,audio,text,weather,images,video,shapes,diffusers,hub,dev
 $(VENV)/.demo $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "installing sciffusion[$(EXTRAS)] into $(VENV)"
 	@$(INSTALL) --no-build-isolation --editable '.[$(EXTRAS)]'

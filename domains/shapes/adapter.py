@@ -1,0 +1,107 @@
+"""How shapes plug into the core: what is noised, what it is conditioned on, and the typed settings of a model.
+
+A batch is a state with one field, ``points`` (B, N, 3), padded under a mask, in units of the training data's standard
+deviation. It lives on the subspace of zero centre of mass, as its noise does: where a shape lies in space is nothing
+that a model could learn.
+
+A condition is a mapping with one entry for each attribute of the data (``label``, or any other): the number of its
+class, (B,), or the number of classes where the attribute is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from sciffusion.denoiser import Preconditioned
+from sciffusion.errors import did_you_mean
+from sciffusion.layout import Masked
+from sciffusion.process import Gaussian, Joint
+from sciffusion.schedule import Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.space import ZeroCoM
+from sciffusion.state import State
+
+from .networks import SetTransformer, SetTransformerConfig
+
+__all__ = ["Condition", "ModelConfig", "shape_state"]
+
+Condition = Mapping[str, Tensor]
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "rectified-flow": RectifiedFlow(),
+    "cosine": Cosine(),
+    "trig-flow": TrigFlow(),
+}
+
+
+@final
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model of shapes: its network, and what it is conditioned on.
+
+    ``scale`` is the length that one unit of the network stands for (None: measured, the root mean square coordinate of
+    the centred training data). ``sizes`` are numbers of points that a sample may have, drawn evenly (empty: 101
+    quantiles of the training data). ``attributes`` names labels that shapes may be asked by; ``classes`` are the values
+    of each, in order (empty: found in the training data).
+    """
+
+    network: SetTransformerConfig = SetTransformerConfig()
+    schedule: Literal["rectified-flow", "cosine", "trig-flow"] = "rectified-flow"
+    scale: float | None = None
+    sizes: tuple[int, ...] = ()
+    attributes: tuple[str, ...] = ("label",)
+    classes: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.scale <= 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if self.sizes and min(self.sizes) < 2:
+            raise ValueError(f"sizes must be at least 2 points, got {min(self.sizes)}")
+        if self.classes and len(self.classes) != len(self.attributes):
+            raise ValueError(
+                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
+            )
+
+    def index(self, attribute: str, value: object) -> int:
+        """The number of an attribute's class; None is the number that leaves it open.
+
+        Raises ``ValueError`` for an attribute or a value that the model does not know.
+        """
+        if attribute not in self.attributes:
+            known = ", ".join(self.attributes) or "no attribute"
+            hint = did_you_mean(attribute, self.attributes)
+            raise ValueError(
+                f"given names {attribute!r}, but this model knows {known}. {hint}".rstrip()
+            )
+        classes = self.classes[self.attributes.index(attribute)]
+        if value is None:
+            return len(classes)
+        if str(value) in classes:
+            return classes.index(str(value))
+        hint = did_you_mean(str(value), classes)
+        raise ValueError(
+            f"{attribute} must be one of {', '.join(classes)}, got {value!r}. {hint}".rstrip()
+        )
+
+    def null(self) -> dict[str, int]:
+        """The condition that says nothing."""
+        return {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
+
+    def process(self) -> Joint:
+        """The forward process."""
+        return Joint({"points": Gaussian(SCHEDULES[self.schedule], ZeroCoM())})
+
+    def denoiser(self) -> Preconditioned:
+        """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
+        net = SetTransformer(self.network, self.null())
+        return Preconditioned(net, self.process(), sigma_data=1.0)
+
+
+def shape_state(x: Tensor, mask: Tensor, device: str | torch.device = "cpu") -> State:
+    """Padded points (B, N, 3) and their mask (B, N) as a state on a device, moved to a zero centre of mass."""
+    layout = Masked(mask.to(device))
+    return State({"points": ZeroCoM().project(x.to(device), layout)}, layout)

@@ -1,0 +1,117 @@
+"""How good shapes are: their size and spacing, and their distances from real ones beside those of real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sciffusion.bootstrap import Bootstrap
+from sciffusion.report import Metric, Report
+
+from .container import Shapes
+from .data import load
+from .metrics import compare, distances
+
+__all__ = ["evaluate", "judge"]
+
+MOST = 100
+"""Shapes of each set that distances are taken of: they need those of all pairs."""
+
+POINTS = 128
+"""Points of a shape that distances are taken of, at most: an assignment costs their cube."""
+
+_WHAT = {
+    "1nna": "share of real and made shapes whose nearest other one is of their kind (50 %: alike)",
+    "coverage": "share of the real shapes that are the nearest to some made one",
+    "mmd": "mean distance of a real shape from the nearest made one",
+}
+
+
+def evaluate(
+    shapes: Shapes,
+    reference: Shapes | None = None,
+    *,
+    points: int | None = None,
+    seed: int = 0,
+    bootstrap: Bootstrap | None = None,
+) -> Report:
+    """Judge shapes, beside real ones if there are any.
+
+    ``radius`` is the mean radius of gyration of a shape, ``spacing`` the mean distance of a point from its nearest
+    neighbour. With a reference, 1-NNA, coverage and MMD (see :mod:`.metrics`) are those against one half of it, drawn
+    by ``seed``; beside each stands that of as many shapes of the other half, which a perfect generator would reach.
+
+    Args:
+        shapes: generated ones; where they lie in space is left out.
+        reference: real ones that no generator was trained on.
+        points: of every shape, drawn by the seed (None: those of the smallest, at most 128).
+        seed: of halves, points and intervals.
+        bootstrap: how intervals are made; None: 200 replicates.
+
+    Raises:
+        ValueError: fewer than two shapes, or than four real ones; fewer points in a shape than asked for.
+    """
+    bootstrap = bootstrap or Bootstrap(200, seed=seed)
+    metrics = _sizes(shapes, bootstrap)
+    about: dict[str, str | int] = {"shapes": len(shapes)}
+    if reference is None:
+        return Report(metrics, about=about | {"seed": seed})
+    n = min(len(shapes), len(reference) // 2, MOST)
+    if n < 2:
+        raise ValueError(
+            f"distances need at least 2 shapes and 4 real ones, got {len(shapes)} and {len(reference)}"
+        )
+    fewest = int(min(shapes.sizes.min(), reference.sizes.min()))
+    points = min(fewest, POINTS) if points is None else points
+    if not 1 <= points <= fewest:
+        raise ValueError(
+            f"points must lie between 1 and {fewest}, the fewest of a shape, got {points}"
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(reference))
+    # of the made ones, a draw as well: they may stand in the order of their classes
+    chosen = shapes[rng.permutation(len(shapes))[:n]]
+    real, held, made = (
+        one.centred().thinned(points, seed=seed + i)
+        for i, one in enumerate((reference[order[:n]], reference[order[n : 2 * n]], chosen))
+    )
+    ceiling = _sizes(reference, bootstrap)
+    within = distances(real)
+    for into, other in ((metrics, made), (ceiling, held)):
+        own, between = distances(other), distances(real, other)
+        for kind in ("chamfer", "emd"):
+            found = compare(within[kind], own[kind], between[kind], bootstrap)
+            for name, figure in found.items():
+                unit = {"1nna": "fraction", "coverage": "fraction"}.get(name, "")
+                into[f"{name}_{kind}"] = Metric(
+                    figure.value, figure.low, figure.high, n, _WHAT[name], unit
+                )
+    about |= {"compared": n, "points": points, "real": len(reference), "seed": seed}
+    return Report(metrics, ceiling, about=about)
+
+
+def judge(file: str, reference: str | None = None, *, seed: int = 0) -> Report:
+    """Judge shapes in a file, a folder or part of a data set; see :func:`evaluate`."""
+    return evaluate(load(file), None if reference is None else load(reference), seed=seed)
+
+
+def _sizes(shapes: Shapes, bootstrap: Bootstrap) -> dict[str, Metric]:
+    radii, spacings = [], []
+    for x in shapes.centred().parts():
+        radii.append(float(x.square().sum(1).mean().sqrt()))
+        if len(x) > 1:
+            apart = torch.cdist(x, x).fill_diagonal_(torch.inf)
+            spacings.append(float(apart.amin(1).mean()))
+    what = {
+        "radius": (radii, "mean radius of gyration"),
+        "spacing": (spacings, "mean distance of a point from the nearest other one of its shape"),
+    }
+    return {
+        name: Metric(float(np.mean(v)), *bootstrap.statistic(_means, np.array(v)), len(v), text, "")
+        for name, (v, text) in what.items()
+        if v
+    }
+
+
+def _means(drawn: np.ndarray) -> np.ndarray:
+    return np.asarray(drawn.mean(1))

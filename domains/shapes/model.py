@@ -1,0 +1,236 @@
+"""A trained model of shapes: what it was taught, one file, and the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciffusion.config import parse, to_dict
+from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.samplers import Sampler
+from sciffusion.state import State, Value
+from sciffusion.training import export, load_weights
+
+from . import verbs
+from .adapter import Condition, ModelConfig, shape_state
+from .container import Shapes
+from .sampling import Given, SamplingConfig
+from .task import ShapeTask
+
+__all__ = ["ShapeModel"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ShapeModel:
+    """A trained model of shapes.
+
+    ``denoiser`` is an ordinary denoiser of the core, of states as :func:`.adapter.shape_state` makes them: everything
+    there (samplers, guidance, inverse problems, likelihoods) takes it.
+
+    All verbs draw what is random for shape i from the seed and i alone: neither the number of shapes, nor the batches
+    in which they are computed, nor the sizes of the others change it, up to rounding.
+    """
+
+    config: ModelConfig
+    denoiser: Preconditioned
+    sampling: SamplingConfig = SamplingConfig()
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What shapes may be asked by."""
+        return self.config.attributes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        given: Given | None = None,
+        points: int | Sequence[int] | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 64,
+    ) -> Shapes:
+        """Draw new shapes, each about its own centre, in the unit of the training data.
+
+        Args:
+            n: how many.
+            given: attributes by name, ``{"label": "box"}``: one value for all shapes, or one for each; None leaves it
+                open. What is not named takes all its classes in turn.
+            points: how many points, for all shapes or for each; None: as many as shapes of the training data have.
+            guidance: a scale (1: none); None: the model's own.
+            seed: of everything random.
+            steps: solver steps (None: the model's own number); a guided step calls the network twice.
+            sampler: any sampler of the core, instead of the model's own.
+            batch_size: shapes that are denoised together.
+
+        Raises:
+            ValueError: n, steps or a batch below 1, fewer than 2 points, or an attribute, a value or a number of values
+                that do not fit.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        config = self.config
+        open_ = {
+            k: [classes[i % len(classes)] for i in range(n)]
+            for k, classes in zip(config.attributes, config.classes, strict=True)
+        }
+        cond = self.condition({**open_, **(given or {})}, n)
+        sampler = sampler or self.sampling.sampler(steps)
+        seeds, parts = sample_seeds(seed, n), []
+        sizes = self._sizes(points, seeds)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        for rows in (slice(i, i + batch_size) for i in range(0, n, batch_size)):
+            mask = torch.arange(int(sizes[rows].max())) < torch.from_numpy(sizes[rows])[:, None]
+            noise = Noise(seeds[rows])
+            blank = shape_state(torch.zeros(*mask.shape, 3), mask, self.device)
+            start = self.denoiser.process.prior(blank, noise)
+            denoiser = self.guided({k: v[rows] for k, v in cond.items()}, guidance)
+            labels = {k: v[rows] for k, v in self.labels(cond).items()}
+            parts.append(self.decode(sampler(denoiser, start, noise).x, mask, labels))
+        return Shapes.joined(parts)
+
+    def complete(
+        self,
+        known: Shapes,
+        points: int,
+        *,
+        given: Given | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        rounds: int = 5,
+    ) -> Shapes:
+        """Add points to those that are known, which stay bit by bit; see :func:`.verbs.complete`."""
+        return verbs.complete(
+            self, known, points, given, guidance, seed=seed, steps=steps, rounds=rounds
+        )
+
+    def interpolate(
+        self,
+        a: Shapes,
+        b: Shapes,
+        n: int = 8,
+        *,
+        given: Given | None = None,
+        steps: int | None = None,
+        iterations: int = 5,
+    ) -> Shapes:
+        """``n`` shapes on the way from one to another, both ends included; see :func:`.verbs.interpolate`."""
+        return verbs.interpolate(self, a, b, n, given, steps=steps, iterations=iterations)
+
+    def condition(self, given: Given, n: int) -> dict[str, Tensor]:
+        """What is asked of n shapes as the network's condition; what is not named stays open.
+
+        Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
+        """
+        config = self.config
+        cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
+        for name, value in given.items():
+            single = value is None or isinstance(value, (str, int, float, np.generic))
+            values = [value] * n if single else list(value)  # type: ignore[call-overload]
+            if len(values) != n:
+                raise ValueError(f"{name} has {len(values)} values for {n} shapes")
+            cond[name] = torch.tensor([config.index(name, v) for v in values])
+        return {k: v.to(self.device) for k, v in cond.items()}
+
+    def guided(self, cond: Condition, guidance: float | None = None) -> Denoiser:
+        """The denoiser with a condition bound, guided (None: as the model is sampled)."""
+        empty = self.config.null()
+        null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
+        return self.sampling.guided(guidance, self.denoiser, cond, null)
+
+    def encode(self, shapes: Shapes) -> State:
+        """Shapes as the model sees them: padded, centred, of about unit variance."""
+        x, mask = shapes.padded()
+        return shape_state(x / self.unit, mask, self.device)
+
+    def decode(
+        self, x: Value, mask: Tensor, labels: Mapping[str, NDArray[Any]] | None = None
+    ) -> Shapes:
+        """Shapes of what a sampler ended on."""
+        assert type(x) is State
+        return Shapes.from_padded(x["points"].cpu() * self.unit, mask.cpu(), labels)
+
+    def labels(self, cond: Condition) -> dict[str, NDArray[Any]]:
+        """The values of the attributes, empty where left open."""
+        config = self.config
+        return {
+            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
+            for name, classes in zip(config.attributes, config.classes, strict=True)
+        }
+
+    @property
+    def unit(self) -> float:
+        """The length, in the unit of the training data, that 1 stands for in a state."""
+        assert self.config.scale is not None
+        return self.config.scale
+
+    def to(self, device: str | torch.device) -> ShapeModel:
+        """The same model on another device; samples are the same up to rounding."""
+        return replace(self, denoiser=self.denoiser.to(device))
+
+    def _sizes(self, points: int | Sequence[int] | None, seeds: Sequence[int]) -> NDArray[np.int64]:
+        n, known = len(seeds), np.array(self.config.sizes)
+        if points is None:
+            drawn = Noise([sample_seeds(s, 1)[0] for s in seeds]).scalars(n).numpy()
+            sizes = known[(drawn * len(known)).astype(int)]
+        else:
+            sizes = np.full(n, points) if np.ndim(points) == 0 else np.array(points)
+        if len(sizes) != n or int(sizes.min()) < 2:
+            raise ValueError(
+                f"points must be at least 2, one number for all shapes or one for each of the {n}, got {points}"
+            )
+        return np.asarray(sizes, dtype=np.int64)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to one safetensors file, weights rounded to float16."""
+        meta = {
+            "kind": "shapes",
+            "model": to_dict(self.config),
+            "sampling": to_dict(self.sampling),
+            "info": dict(self.info or {}),
+        }
+        export(self.denoiser.state_dict(), path, meta, torch.float16)
+        return Path(path)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> ShapeModel:
+        """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
+        tensors, meta = load_weights(path)
+        if meta.get("kind") != "shapes":
+            raise ValueError(
+                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of shapes"
+            )
+        fields: dict[str, Any] = dict(meta)
+        config = parse(ModelConfig, fields["model"], source=str(path))
+        sampling = parse(SamplingConfig, fields["sampling"], source=str(path))
+        denoiser = config.denoiser()
+        denoiser.load_state_dict(dict(tensors))
+        return cls(config, denoiser.eval(), sampling, fields["info"])
+
+    @classmethod
+    def from_training(
+        cls, task: ShapeTask, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+    ) -> ShapeModel:
+        """The model that a training task and its (averaged) weights make."""
+        denoiser = task.model()
+        denoiser.load_state_dict(dict(weights))
+        return cls(task.config.model, denoiser.eval(), task.config.sampling, info)
