@@ -1,0 +1,37 @@
+"""What ships: small files, described, whose samples are what they were asked for in the eyes of their judges."""
+
+import numpy as np
+import pytest
+
+from sciffusion.domains.images import Images, evaluate, judges, load, load_judge, models
+
+
+def test_weights_are_small_and_say_what_they_are_of() -> None:
+    assert list(models())[0] == "digits"
+    for name, path in models().items():
+        assert path.stat().st_size < 3e6
+        info = load(name).info or {}
+        assert info["data"] and info["figures"]["accuracy"] > 0.9
+    for name, path in judges().items():
+        assert path.stat().st_size < 3e5
+        assert 0.9 < load_judge(name).info["accuracy"] < 1
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion"])
+def test_samples_are_of_the_class_that_was_asked_for(name: str) -> None:
+    model = load(name)
+    made = model.sample(30, seed=1)
+    assert evaluate(made)["accuracy"].value >= 0.85
+    # and of another, if the labels are turned
+    turned = Images(made.pixels, {"label": np.roll(made.labels["label"], 1)})
+    assert evaluate(turned)["accuracy"].value <= 0.15
+
+
+def test_an_edit_brings_an_image_into_another_class() -> None:
+    model = load("digits")
+    sevens = model.sample(12, given={"label": 7}, seed=2)
+    threes = model.edit(sevens, 0.9, given={"label": 3}, seed=0, guidance=2.0)
+    assert evaluate(threes)["accuracy"].value >= 0.75
+    few = model.edit(sevens, 0.2, given={"label": 7}, seed=0)
+    near, far = (float((x.pixels - sevens.pixels).square().mean()) for x in (few, threes))
+    assert near < far
