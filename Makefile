@@ -32,7 +32,7 @@ demo: $(VENV)/.demo  ## sample molecules from shipped weights, judge them, leave
 
 test: export OMP_NUM_THREADS ?= 1  # more threads than free cores slow small tensors down many times
 test: lint  ## lint, types, every test and the coverage
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses auto --cov --cov-report=term
 
 lint: $(VENV)/.dev  ## ruff and mypy alone
 	$(BIN)/ruff check .
