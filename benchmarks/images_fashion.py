@@ -127,7 +127,8 @@ def main() -> None:
         "",
         f"{args.n:,} samples of the model `{args.model}` ({sum(p.numel() for p in model.denoiser.parameters()):,} "
         f"parameters), seed {args.seed}; judge: {first.about['judge']};",
-        f"compared with {first.about['with']}. Written by `python benchmarks/{Path(__file__).name}`, one thread of a CPU.",
+        f"compared with {first.about['with']}. Written by `python benchmarks/{Path(__file__).name}`, one thread of",
+        "a CPU.",
         "Intervals: 95 %, bootstrap over images; half their width is shown.",
         "",
         *table(reports, others),
