@@ -43,14 +43,14 @@ class SamplingConfig:
 
     A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
     time with a ``shift`` towards high noise. A guidance of ``scale`` acts at log-SNRs from ``low`` to ``high`` only;
-    outside, a step costs one call of the network instead of two.
+    outside, a step costs one call of the network instead of two. As it stands, every step is guided: 32 calls.
     """
 
     steps: int = 16
     order: int = 2
     eta: float = 0.0
     shift: float = 3.0
-    scale: float = 1.0
+    scale: float = 3.0
     low: float | None = None
     high: float | None = None
 
