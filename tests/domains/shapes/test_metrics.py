@@ -62,6 +62,15 @@ def test_copies_far_sets_and_collapsed_sets_have_the_values_of_the_definition(ki
     assert found["mmd"] == pytest.approx(mean)
 
 
+def test_a_table_of_distances_has_the_figures_counted_by_hand() -> None:
+    between = np.array([[1.0, 1, 9], [2, 3, 5], [3, 4, 8]])  # rows: real ones
+    real = np.array([[0.0, 4, 2], [4, 0, 6], [2, 6, 0]])
+    made = np.array([[0.0, 0.5, 7], [0.5, 0, 6], [7, 6, 0]])
+    found = {k: v.value for k, v in compare(real, made, between).items()}
+    # nearest: real to made, made, real; made to made, made, real
+    assert found == {"1nna": 3 / 6, "coverage": 2 / 3, "mmd": 2}
+
+
 def test_sets_of_one_law_are_told_apart_half_of_the_time() -> None:
     found = figures(blobs(60, 1), blobs(60, 2))
     assert found["1nna"] == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(120))
