@@ -233,14 +233,15 @@ for name, parameter in model.denoiser.named_parameters():
 labels = some.labels["label"]
 hint = {"label": labels, "edges": some}
 followed = controlled.sample(FEW, given=hint, seed=SEED)
-free = controlled.sample(FEW, given={"label": labels}, seed=SEED)
+free = model.sample(FEW, given={"label": labels}, seed=SEED)
 images.Images(torch.cat([x.to_floats().pixels[:10] for x in (some, followed, free)])).plot(
     columns=10
 )
 
 # %% [markdown]
-# Above the digits whose edges were given, in the middle what was drawn after them, below the same
-# noise without edges. How near do they come, and are they still digits?
+# Above the digits whose edges were given, in the middle what was drawn after them, below what the
+# model without control makes of the same noise. How near do they come, and are they still digits?
+# (Without edges, ask the model itself: the control was never shown a class without them.)
 
 # %%
 for name, these in (("with_edges", followed), ("without_edges", free)):
@@ -368,8 +369,9 @@ for name, own in (("pixels", pixels), ("latent", latents)):
     print(name, judged)
 
 # %% [markdown]
-# At this size the detour need not pay: a picture has few pixels, and what the autoencoder loses,
-# nobody brings back. It does what it should when pictures are larger than networks.
+# Both networks have the same width and depth, see as many tokens, and took as many steps. To the one
+# a token is a square of raw pixels, to the other a few numbers that the autoencoder chose so that
+# they say what matters; but that had to be trained first, and what it loses, nobody brings back.
 #
 # ## Your own files
 
