@@ -3,6 +3,8 @@
 >>> from sciffusion.domains import shapes
 >>> shapes.superquadrics(10, points=64)
 Shapes(10 of 64 points, labels label, a, b, c)
+>>> model = shapes.load("superquadrics")                                      # doctest: +SKIP
+>>> model.sample(16, given={"label": "box"}, seed=0)                          # doctest: +SKIP
 """
 
 from .adapter import ModelConfig

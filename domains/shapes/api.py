@@ -21,15 +21,15 @@ _HERE = Path(__file__).parent
 
 
 def models() -> dict[str, Path]:
-    """The trained models that ship, by name, and their files: none so far."""
+    """The trained models that ship, by name, and their files."""
     return {path.stem: path for path in sorted(_HERE.glob("weights/*.safetensors"))}
 
 
 def load(name: str | Path) -> ShapeModel:
-    """A trained model: a file that ``save`` or training wrote.
+    """A trained model: the name of one that ships, or a file that ``save`` or training wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: neither; the message lists the names.
         ValueError: a file of something else.
     """
     return ShapeModel.from_file(_find("model", name, models()))

@@ -38,8 +38,9 @@ def evaluate(
     """Judge shapes, beside real ones if there are any.
 
     ``radius`` is the mean radius of gyration of a shape, ``spacing`` the mean distance of a point from its nearest
-    neighbour. With a reference, 1-NNA, coverage and MMD (see :mod:`.metrics`) are those against one half of it, drawn
-    by ``seed``; beside each stands that of as many shapes of the other half, which a perfect generator would reach.
+    neighbour. With a reference, these are those of as many points of every shape, and 1-NNA, coverage and MMD (see
+    :mod:`.metrics`) are those against one half of the reference, drawn by ``seed``; beside each stands that of as many
+    shapes of the other half, which a perfect generator would reach.
 
     Args:
         shapes: generated ones; where they lie in space is left out.
@@ -52,10 +53,9 @@ def evaluate(
         ValueError: fewer than two shapes, or than four real ones; fewer points in a shape than asked for.
     """
     bootstrap = bootstrap or Bootstrap(200, seed=seed)
-    metrics = _sizes(shapes, bootstrap)
     about: dict[str, str | int] = {"shapes": len(shapes)}
     if reference is None:
-        return Report(metrics, about=about | {"seed": seed})
+        return Report(_sizes(shapes, bootstrap), about=about | {"seed": seed})
     n = min(len(shapes), len(reference) // 2, MOST)
     if n < 2:
         raise ValueError(
@@ -75,7 +75,9 @@ def evaluate(
         one.centred().thinned(points, seed=seed + i)
         for i, one in enumerate((reference[order[:n]], reference[order[n : 2 * n]], chosen))
     )
-    ceiling = _sizes(reference, bootstrap)
+    metrics, ceiling = (
+        _sizes(one.thinned(points, seed=seed), bootstrap) for one in (shapes, reference)
+    )
     within = distances(real)
     for into, other in ((metrics, made), (ceiling, held)):
         own, between = distances(other), distances(real, other)

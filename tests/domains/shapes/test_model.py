@@ -140,7 +140,9 @@ def test_a_file_brings_the_model_back(model: ShapeModel, tmp_path: Path) -> None
     assert back.config == model.config
     a, b = (m.sample(2, steps=STEPS).points for m in (model, back))
     torch.testing.assert_close(a, b, atol=2e-2, rtol=0)  # weights are rounded to float16
-    with pytest.raises(FileNotFoundError, match="no model 'none': not a file, and none that ships"):
+    with pytest.raises(
+        FileNotFoundError, match="no model 'none': not a file, and none that ships .superquadrics."
+    ):
         load("none")
 
 
