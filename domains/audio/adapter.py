@@ -23,11 +23,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
-from sciffusion.errors import did_you_mean
 from sciffusion.layout import Masked
 from sciffusion.process import Gaussian, Joint
-from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
 from sciffusion.state import State
 
@@ -39,13 +39,6 @@ from .networks import FramesConfig, MelNet, PatchesConfig, UNetConfig
 __all__ = ["Condition", "ModelConfig", "mel_state"]
 
 Condition = Mapping[str, Tensor]
-
-SCHEDULES: Mapping[str, Schedule] = {
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "trig-flow": TrigFlow(),
-    "edm": VE(sigma_min=0.002, sigma_max=80.0),
-}
 
 
 @final
@@ -71,10 +64,7 @@ class ModelConfig:
     spectrum: SpectrumConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.classes and len(self.classes) != len(self.attributes):
-            raise ValueError(
-                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
-            )
+        Attributes(self.attributes, self.classes)  # refuses what does not fit
         if self.latent is not None and self.spectrum is not None:
             raise ValueError("latent and spectrum are both given; a model sees one of them")
         taken = {"text", "text_mask", "reference"} & set(self.attributes)
@@ -104,30 +94,14 @@ class ModelConfig:
             )
         return self.mel
 
-    def index(self, attribute: str, value: object) -> int:
-        """The number of an attribute's class; None is the number that leaves it open.
-
-        Raises ``ValueError`` for an attribute or a value that the model does not know.
-        """
-        if attribute not in self.attributes:
-            known = ", ".join(self.attributes) or "no attribute"
-            raise ValueError(
-                f"given names {attribute!r}, but this model knows {known}. "
-                f"{did_you_mean(attribute, self.attributes)}".rstrip()
-            )
-        classes = self.classes[self.attributes.index(attribute)]
-        if value is None:
-            return len(classes)
-        if str(value) not in classes:
-            raise ValueError(
-                f"{attribute} must be one of {', '.join(classes)}, got {value!r}. "
-                f"{did_you_mean(str(value), classes)}".rstrip()
-            )
-        return classes.index(str(value))
+    @property
+    def asked(self) -> Attributes:
+        """What samples may be asked by."""
+        return Attributes(self.attributes, self.classes)
 
     def null(self) -> dict[str, float]:
         """The condition that says nothing, one number for each entry."""
-        found = {k: float(len(c)) for k, c in zip(self.attributes, self.classes, strict=True)}
+        found: dict[str, float] = dict(self.asked.sizes)
         if self.text:
             found |= {"text": 0.0, "text_mask": 0.0}
         return found | ({"reference": 0.0} if self.reference else {})
@@ -138,8 +112,7 @@ class ModelConfig:
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; its state has unit variance."""
-        sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
-        net = MelNet(self.network, self.width, sizes, self.text, self.reference)
+        net = MelNet(self.network, self.width, self.asked.sizes, self.text, self.reference)
         return Preconditioned(net, self.process(), sigma_data={"mel": 1.0})
 
 

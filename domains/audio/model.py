@@ -157,16 +157,9 @@ class AudioModel:
         For the arguments and errors see :meth:`sample`.
         """
         config = self.config
-        cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
-        for name, value in given.items():
-            if name in ("text", "text_mask", "reference"):
-                cond[name] = self._tensor(name, value, n)
-                continue
-            single = value is None or isinstance(value, (str, int, float, np.generic))
-            values = [value] * n if single else list(value)  # type: ignore[call-overload]
-            if len(values) != n:
-                raise ValueError(f"{name} has {len(values)} values for {n} clips")
-            cond[name] = torch.tensor([config.index(name, v) for v in values])
+        tensors = {k: given[k] for k in ("text", "text_mask", "reference") if k in given}
+        cond = config.asked.condition({k: v for k, v in given.items() if k not in tensors}, n)
+        cond |= {k: self._tensor(k, v, n) for k, v in tensors.items()}
         if config.text and "text" not in cond:
             cond["text"] = torch.zeros(n, 1, config.text)
         if config.text and "text_mask" not in cond:
@@ -248,11 +241,7 @@ class AudioModel:
 
     def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
-        config = self.config
-        return {
-            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
-            for name, classes in zip(config.attributes, config.classes, strict=True)
-        }
+        return self.config.asked.labels(cond)
 
     def to(self, device: str | torch.device) -> AudioModel:
         """The same model on another device; samples are the same up to rounding."""

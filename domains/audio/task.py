@@ -182,7 +182,7 @@ class AudioTask(Task[Batch]):
         """The class of every clip by attribute."""
         model = self.config.model
         return {
-            name: torch.tensor([model.index(name, v) for v in clips.labels[name]])
+            name: torch.tensor([model.asked.index(name, v) for v in clips.labels[name]])
             for name in model.attributes
         }
 
@@ -203,7 +203,7 @@ class AudioTask(Task[Batch]):
         cond = {}
         for name, row in self.rows.items():
             dropped = numbers.scalars(n) < self.config.objective.drop_each
-            null = self.config.model.index(name, None)
+            null = self.config.model.asked.index(name, None)
             cond[name] = torch.where(dropped, null, row[torch.from_numpy(indices.copy())]).to(
                 device
             )

@@ -18,12 +18,12 @@ from typing import Any, Literal, final
 
 from torch import Tensor
 
+from sciffusion.attributes import Attributes
 from sciffusion.codec import Codec
 from sciffusion.config import parse
 from sciffusion.denoiser import Preconditioned
-from sciffusion.errors import did_you_mean
 from sciffusion.process import Gaussian
-from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
 from sciffusion.training import load_weights
 
@@ -35,13 +35,6 @@ from .networks import ImageNet, PatchesConfig, UNetConfig
 __all__ = ["Condition", "ModelConfig", "read_parts"]
 
 Condition = Mapping[str, Tensor]
-
-SCHEDULES: Mapping[str, Schedule] = {
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "trig-flow": TrigFlow(),
-    "edm": VE(sigma_min=0.002, sigma_max=80.0),
-}
 
 
 @final
@@ -71,43 +64,22 @@ class ModelConfig:
             raise ValueError(
                 f"channels must be 1 (grey) or 3 (red, green, blue), got {self.channels}"
             )
-        if self.classes and len(self.classes) != len(self.attributes):
-            raise ValueError(
-                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
-            )
+        Attributes(self.attributes, self.classes)  # refuses what does not fit
         if self.codec is not None and self.codec.channels != self.channels:
             raise ValueError(
                 f"the autoencoder is one of images with {self.codec.channels} channels, the model's have "
                 f"{self.channels}"
             )
 
-    def index(self, attribute: str, value: object) -> int:
-        """The number of an attribute's class; None is the number that leaves it open.
-
-        Raises ``ValueError`` for an attribute or a value that the model does not know.
-        """
-        if attribute not in self.attributes:
-            known = ", ".join(self.attributes) or "no attribute"
-            raise ValueError(
-                f"given names {attribute!r}, but this model knows {known}. "
-                f"{did_you_mean(attribute, self.attributes)}".rstrip()
-            )
-        classes = self.classes[self.attributes.index(attribute)]
-        if value is None:
-            return len(classes)
-        if str(value) in classes:
-            return classes.index(str(value))
-        if type(value) is int and 0 <= value < len(classes):
-            return value
-        raise ValueError(
-            f"{attribute} must be one of {', '.join(classes)}, or a number below {len(classes)}, got {value!r}. "
-            f"{did_you_mean(str(value), classes)}".rstrip()
-        )
+    @property
+    def asked(self) -> Attributes:
+        """What samples may be asked by."""
+        return Attributes(self.attributes, self.classes)
 
     def null(self) -> dict[str, int]:
         """The condition that says nothing, one number for each entry."""
-        null = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
-        return null if self.control is None else null | {self.control: 0}
+        sizes = self.asked.sizes
+        return sizes if self.control is None else sizes | {self.control: 0}
 
     def process(self) -> Gaussian:
         """The forward process."""
@@ -120,8 +92,7 @@ class ModelConfig:
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
         channels = self.channels if self.codec is None else self.codec.latent
-        classes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
-        net = ImageNet(self.network, channels, classes)
+        net = ImageNet(self.network, channels, self.asked.sizes)
         made = Preconditioned(net, self.process(), sigma_data=1.0)
         return made if self.control is None else self.controlled(made)
 

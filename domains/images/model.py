@@ -214,16 +214,8 @@ class ImageModel:
         Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
         """
         config = self.config
-        cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
-        for name, value in given.items():
-            if name == config.control:
-                continue
-            single = value is None or isinstance(value, (str, int, float, np.generic))
-            values = [value] * n if single else list(value)  # type: ignore[call-overload]
-            if len(values) != n:
-                raise ValueError(f"{name} has {len(values)} values for {n} images")
-            found = [v.item() if isinstance(v, np.generic | Tensor) else v for v in values]
-            cond[name] = torch.tensor([config.index(name, v) for v in found])
+        labels = {k: v for k, v in given.items() if k != config.control}
+        cond = config.asked.condition(labels, n)
         if config.control is not None:
             cond[config.control] = self._hint(given.get(config.control), n)
         return {k: v.to(self.device) for k, v in cond.items()}
@@ -297,19 +289,11 @@ class ImageModel:
 
     def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
-        config = self.config
-        return {
-            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
-            for name, classes in zip(config.attributes, config.classes, strict=True)
-        }
+        return self.config.asked.labels(cond)
 
     def _spread(self, given: Given, n: int) -> Given:
         """What is given, and of every other attribute its classes in turn."""
-        open_ = {
-            k: [classes[i % len(classes)] for i in range(n)]
-            for k, classes in zip(self.config.attributes, self.config.classes, strict=True)
-        }
-        return {**open_, **given}
+        return {**self.config.asked.in_turn(n), **given}
 
     @staticmethod
     def track(n: int, batch_size: int, progress: bool = True) -> Iterator[slice]:

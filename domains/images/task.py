@@ -148,7 +148,7 @@ class ImageTask(Task[Batch]):
         model, out = self.config.model, {}
         for name in model.attributes:
             values, rows = np.unique(images.labels[name], return_inverse=True)
-            known = torch.tensor([model.index(name, v) for v in values])
+            known = torch.tensor([model.asked.index(name, v) for v in values])
             out[name] = known[torch.from_numpy(rows)]
         return out
 

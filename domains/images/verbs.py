@@ -288,13 +288,7 @@ def _condition(model: ImageModel, images: Images, given: Given | None) -> dict[s
     """What is given, or what the images say of themselves."""
     if given is not None:
         return model.condition(given, len(images))
-    config = model.config
-    own: dict[str, object] = {}
-    for name, classes in zip(config.attributes, config.classes, strict=True):
-        if name in images.labels:
-            values = [str(v) for v in images.labels[name]]
-            own[name] = [v if v in classes else None for v in values]
-    return model.condition(own, len(images))
+    return model.condition(model.config.asked.told(images.labels), len(images))
 
 
 def _labels(

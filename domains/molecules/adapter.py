@@ -12,7 +12,6 @@ Atoms are padded (``Masked``, or ``Dense`` where no padding is needed) or packed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense, Layout, Masked, Packed
 from sciffusion.process import FieldProcess, Gaussian, Joint, Jump
-from sciffusion.schedule import Cosine, Polynomial, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Categorical, Euclidean, ZeroCoM
 from sciffusion.state import State
 
@@ -42,12 +41,6 @@ __all__ = [
 
 CHARGES = 3
 BONDS = 4
-SCHEDULES: Mapping[str, Schedule] = {
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "polynomial": Polynomial(),
-    "trig-flow": TrigFlow(),
-}
 
 
 @final

@@ -17,11 +17,11 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
-from sciffusion.errors import did_you_mean
 from sciffusion.layout import Masked
 from sciffusion.process import Gaussian, Joint
-from sciffusion.schedule import Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import ZeroCoM
 from sciffusion.state import State
 
@@ -30,12 +30,6 @@ from .networks import SetTransformer, SetTransformerConfig
 __all__ = ["Condition", "ModelConfig", "shape_state"]
 
 Condition = Mapping[str, Tensor]
-
-SCHEDULES: Mapping[str, Schedule] = {
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "trig-flow": TrigFlow(),
-}
 
 
 @final
@@ -61,35 +55,12 @@ class ModelConfig:
             raise ValueError(f"scale must be positive, got {self.scale}")
         if self.sizes and min(self.sizes) < 2:
             raise ValueError(f"sizes must be at least 2 points, got {min(self.sizes)}")
-        if self.classes and len(self.classes) != len(self.attributes):
-            raise ValueError(
-                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
-            )
+        Attributes(self.attributes, self.classes)  # refuses what does not fit
 
-    def index(self, attribute: str, value: object) -> int:
-        """The number of an attribute's class; None is the number that leaves it open.
-
-        Raises ``ValueError`` for an attribute or a value that the model does not know.
-        """
-        if attribute not in self.attributes:
-            known = ", ".join(self.attributes) or "no attribute"
-            hint = did_you_mean(attribute, self.attributes)
-            raise ValueError(
-                f"given names {attribute!r}, but this model knows {known}. {hint}".rstrip()
-            )
-        classes = self.classes[self.attributes.index(attribute)]
-        if value is None:
-            return len(classes)
-        if str(value) in classes:
-            return classes.index(str(value))
-        hint = did_you_mean(str(value), classes)
-        raise ValueError(
-            f"{attribute} must be one of {', '.join(classes)}, got {value!r}. {hint}".rstrip()
-        )
-
-    def null(self) -> dict[str, int]:
-        """The condition that says nothing."""
-        return {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
+    @property
+    def asked(self) -> Attributes:
+        """What samples may be asked by."""
+        return Attributes(self.attributes, self.classes)
 
     def process(self) -> Joint:
         """The forward process."""
@@ -97,7 +68,7 @@ class ModelConfig:
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
-        net = SetTransformer(self.network, self.null())
+        net = SetTransformer(self.network, self.asked.sizes)
         return Preconditioned(net, self.process(), sigma_data=1.0)
 
 

@@ -86,12 +86,7 @@ class ShapeModel:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        config = self.config
-        open_ = {
-            k: [classes[i % len(classes)] for i in range(n)]
-            for k, classes in zip(config.attributes, config.classes, strict=True)
-        }
-        cond = self.condition({**open_, **(given or {})}, n)
+        cond = self.condition({**self.config.asked.in_turn(n), **(given or {})}, n)
         sampler = sampler or self.sampling.sampler(steps)
         seeds, parts = sample_seeds(seed, n), []
         sizes = self._sizes(points, seeds)
@@ -141,19 +136,11 @@ class ShapeModel:
 
         Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
         """
-        config = self.config
-        cond = {k: torch.full((n,), config.index(k, None)) for k in config.attributes}
-        for name, value in given.items():
-            single = value is None or isinstance(value, (str, int, float, np.generic))
-            values = [value] * n if single else list(value)  # type: ignore[call-overload]
-            if len(values) != n:
-                raise ValueError(f"{name} has {len(values)} values for {n} shapes")
-            cond[name] = torch.tensor([config.index(name, v) for v in values])
-        return {k: v.to(self.device) for k, v in cond.items()}
+        return {k: v.to(self.device) for k, v in self.config.asked.condition(given, n).items()}
 
     def guided(self, cond: Condition, guidance: float | None = None) -> Denoiser:
         """The denoiser with a condition bound, guided (None: as the model is sampled)."""
-        empty = self.config.null()
+        empty = self.config.asked.sizes
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
         return self.sampling.guided(guidance, self.denoiser, cond, null)
 
@@ -171,11 +158,7 @@ class ShapeModel:
 
     def labels(self, cond: Condition) -> dict[str, NDArray[Any]]:
         """The values of the attributes, empty where left open."""
-        config = self.config
-        return {
-            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
-            for name, classes in zip(config.attributes, config.classes, strict=True)
-        }
+        return self.config.asked.labels(cond)
 
     @property
     def unit(self) -> float:

@@ -117,7 +117,7 @@ class ShapeTask(Task[Batch]):
         )
         self.config = replace(config, model=model)
         self.classes = self._rows(self.shapes)
-        null = model.null()
+        null = model.asked.sizes
         self.objective = Objective(
             model.process(),
             weight=EDM(),
@@ -130,7 +130,7 @@ class ShapeTask(Task[Batch]):
         """The class of every shape by attribute."""
         model = self.config.model
         return {
-            name: torch.tensor([model.index(name, v) for v in shapes.labels[name]])
+            name: torch.tensor([model.asked.index(name, v) for v in shapes.labels[name]])
             for name in model.attributes
         }
 

@@ -51,7 +51,7 @@ def complete(
     if most >= points:
         raise ValueError(f"points must be more than the {most} that are known, got {points}")
     if given is None:
-        given = _own(model, known)
+        given = model.config.asked.told(known.labels)
     n, (x, seen) = len(known), known.padded()
     held = torch.zeros(n, points, dtype=torch.bool)
     held[:, :most] = seen
@@ -116,16 +116,6 @@ def interpolate(
     whole = [made[k].parts()[i] for i in range(len(a)) for k in range(n)]
     pairs = np.repeat(np.arange(len(a)), n)
     return Shapes.of(whole, {"pair": pairs, "share": np.tile(shares.numpy(), len(a))})
-
-
-def _own(model: ShapeModel, shapes: Shapes) -> Given:
-    """What shapes say of themselves."""
-    config = model.config
-    return {
-        name: [v if str(v) in classes else None for v in shapes.labels[name]]
-        for name, classes in zip(config.attributes, config.classes, strict=True)
-        if name in shapes.labels
-    }
 
 
 def _matched(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:

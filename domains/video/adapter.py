@@ -17,10 +17,10 @@ from typing import Literal, final
 
 from torch import Tensor
 
+from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
-from sciffusion.errors import did_you_mean
 from sciffusion.process import Gaussian
-from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
 
 from .film import CHANNELS
@@ -29,13 +29,6 @@ from .networks import FilmNet, TransformerConfig
 __all__ = ["Condition", "ModelConfig"]
 
 Condition = Mapping[str, Tensor]
-
-SCHEDULES: Mapping[str, Schedule] = {
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "trig-flow": TrigFlow(),
-    "edm": VE(sigma_min=0.002, sigma_max=80.0),
-}
 
 
 @final
@@ -64,35 +57,12 @@ class ModelConfig:
             )
         if min(self.shape) < 1:
             raise ValueError(f"shape must be frames, height, width, all positive, got {self.shape}")
-        if self.classes and len(self.classes) != len(self.attributes):
-            raise ValueError(
-                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.attributes)}"
-            )
+        Attributes(self.attributes, self.classes)  # refuses what does not fit
 
-    def index(self, attribute: str, value: object) -> int:
-        """The number of an attribute's class; None is the number that leaves it open.
-
-        Raises ``ValueError`` for an attribute or a value that the model does not know.
-        """
-        if attribute not in self.attributes:
-            known = ", ".join(self.attributes) or "no attribute"
-            raise ValueError(
-                f"given names {attribute!r}, but this model knows {known}. "
-                f"{did_you_mean(attribute, self.attributes)}".rstrip()
-            )
-        classes = self.classes[self.attributes.index(attribute)]
-        if value is None:
-            return len(classes)
-        if str(value) not in classes:
-            raise ValueError(
-                f"{attribute} must be one of {', '.join(classes)}, got {value!r}. "
-                f"{did_you_mean(str(value), classes)}".rstrip()
-            )
-        return classes.index(str(value))
-
-    def null(self) -> dict[str, float]:
-        """The condition that says nothing, one number for each entry."""
-        return {k: float(len(c)) for k, c in zip(self.attributes, self.classes, strict=True)}
+    @property
+    def asked(self) -> Attributes:
+        """What samples may be asked by."""
+        return Attributes(self.attributes, self.classes)
 
     def process(self) -> Gaussian:
         """The forward process."""
@@ -100,6 +70,5 @@ class ModelConfig:
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; its data have unit variance."""
-        sizes = {k: len(c) for k, c in zip(self.attributes, self.classes, strict=True)}
-        net = FilmNet(self.network, self.channels, sizes)
+        net = FilmNet(self.network, self.channels, self.asked.sizes)
         return Preconditioned(net, self.process(), target=self.target, sigma_data=1.0)

@@ -176,20 +176,16 @@ class VideoModel:
         What is not named is drawn as in the training data by ``noise``, which has a stream for each film; without it,
         it stays open. For the other arguments and the errors see :meth:`sample`.
         """
-        cond = {k: torch.full((n,), self.config.index(k, None)) for k in self.attributes}
+        asked = self.config.asked
+        cond = asked.condition({}, n)
         if noise is not None:
             u = noise.uniform(torch.zeros(n, _LABELS), Dense(n))
             for i, name in enumerate(self.attributes):
                 edges = self.shares[name].cpu().double().cumsum(0)
                 drawn = torch.searchsorted(edges, u[:, i].double(), right=True)
                 cond[name] = drawn.clamp(max=len(edges) - 1)
-        for name, value in given.items():
-            self.config.index(name, None)  # an unknown name comes before a wrong number of values
-            single = value is None or isinstance(value, (str, int, float, np.generic))
-            values = [value] * n if single else list(value)  # type: ignore[call-overload]
-            if len(values) != n:
-                raise ValueError(f"{name} has {len(values)} values for {n} films")
-            cond[name] = torch.tensor([self.config.index(name, v) for v in values])
+        told = asked.condition(given, n)
+        cond |= {name: told[name] for name in given}
         return {k: v.to(self.device) for k, v in cond.items()}
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
@@ -200,7 +196,7 @@ class VideoModel:
         self, denoiser: Denoiser, cond: Condition, guidance: Guidance | None = None
     ) -> Denoiser:
         """The same of another denoiser that wraps the model's."""
-        empty = self.config.null()
+        empty = self.config.asked.sizes
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
         if guidance is None or isinstance(guidance, (int, float)):
             scale = self.sampling.scale if guidance is None else float(guidance)
@@ -221,11 +217,7 @@ class VideoModel:
 
     def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
-        config = self.config
-        return {
-            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
-            for name, classes in zip(config.attributes, config.classes, strict=True)
-        }
+        return self.config.asked.labels(cond)
 
     def to(self, device: str | torch.device) -> VideoModel:
         """The same model on another device; samples are the same up to rounding."""

@@ -138,7 +138,7 @@ class VideoTask(Task[Batch]):
             raise ValueError(
                 f"model.channels is {config.model.channels}, but the films have {channels}"
             )
-        objective, null = self.config.objective, self.config.model.null()
+        objective, null = self.config.objective, self.config.model.asked.sizes
         self.objective = Objective(
             self.config.model.process(),
             weight=Capped(objective.heaviest),
@@ -151,7 +151,7 @@ class VideoTask(Task[Batch]):
         """The class of every film by attribute."""
         model = self.config.model
         return {
-            name: torch.tensor([model.index(name, v) for v in lessons.labels[name]])
+            name: torch.tensor([model.asked.index(name, v) for v in lessons.labels[name]])
             for name in model.attributes
         }
 

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 from sciffusion.harmonics import Harmonics
 from sciffusion.networks import DiT, NoiseLevel, SpherePadding, UNet
-from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
 
 from .calendar import LEAD, PLACE, SEASON, SUN
 from .grid import Grid
@@ -41,13 +40,6 @@ from .times import Unit
 __all__ = ["DiTConfig", "GridNet", "ModelConfig", "UNetConfig"]
 
 Base = Literal["zero", "cell", "last", "linear", "coarse", "ridge", "model"]
-
-SCHEDULES: dict[str, Schedule] = {
-    "edm": VE(sigma_min=0.002, sigma_max=80.0),
-    "rectified-flow": RectifiedFlow(),
-    "cosine": Cosine(),
-    "trig-flow": TrigFlow(),
-}
 
 
 @final

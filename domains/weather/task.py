@@ -16,10 +16,11 @@ from sciffusion.config import to_dict
 from sciffusion.harmonics import Harmonics
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian
+from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean, LinearSpace, SphereField, StudentT
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
-from .adapter import SCHEDULES, GridNet, ModelConfig
+from .adapter import GridNet, ModelConfig
 from .axes import Axes
 from .cases import Cases, Cut, Sampled
 from .datasets.radar import decode_rain

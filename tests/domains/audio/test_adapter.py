@@ -78,11 +78,11 @@ def test_texts_act_and_their_padding_does_not() -> None:
 
 def test_values_of_attributes_are_found_by_their_names() -> None:
     config = ModelConfig(attributes=("digit",), classes=(("0", "7"),))
-    assert [config.index("digit", v) for v in (7, "7", 0, None)] == [1, 1, 0, 2]
+    assert [config.asked.index("digit", v) for v in (7, "7", 0, None)] == [1, 1, 0, 2]
     with pytest.raises(ValueError, match="digit must be one of 0, 7, got 12"):
-        config.index("digit", 12)
+        config.asked.index("digit", 12)
     with pytest.raises(ValueError, match="given names 'digits', .* Did you mean 'digit'"):
-        config.index("digits", 7)
+        config.asked.index("digits", 7)
 
 
 def test_settings_that_do_not_fit_are_refused_by_name() -> None:

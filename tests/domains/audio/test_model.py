@@ -127,9 +127,11 @@ def test_what_it_cannot_do_is_refused_by_name(model: AudioModel, tmp_path: Path)
         model.sample(0)
     with pytest.raises(ValueError, match="Did you mean 'pitch'"):
         model.sample(1, {"picth": "low"})
-    with pytest.raises(ValueError, match="pitch must be one of high, low, got 'lwo'"):
+    with pytest.raises(
+        ValueError, match="pitch must be one of high, low, or a number below 2, got 'lwo'"
+    ):
         model.sample(1, {"pitch": "lwo"})
-    with pytest.raises(ValueError, match="attack has 3 values for 2 clips"):
+    with pytest.raises(ValueError, match="attack has 3 values for 2 samples"):
         model.sample(2, {"attack": [0, 1, 0]})
     with pytest.raises(ValueError, match="seconds must lie above 0 and up to 0"):
         model.sample(1, seconds=9.0)

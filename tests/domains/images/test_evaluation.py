@@ -109,7 +109,7 @@ def test_the_shipped_digits_are_sampled_judged_and_shown_by_commands(
     code, said = run("sample", "images", "-n", "4", "--steps", "3", "--out", "grid.png")
     assert code == 0 and (tmp_path / "grid.png").is_file()
     code, said = run("sample", "images", "--label", "11", "--out", "x.png")
-    assert code == 2 and "or a number below 10, got 11" in said
+    assert code == 2 and "label must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 11" in said
     code, said = run("sample", "images", "--out", "x.docx")
     assert code == 2 and "end it with .png (a grid)" in said
     code, said = run("evaluate", "images", "grid.png")

@@ -110,7 +110,7 @@ def test_what_it_cannot_do_is_refused_by_name(model: ImageModel, tmp_path: Path)
         model.sample(1, given={"label": "dwon"})
     with pytest.raises(ValueError, match="got 2"):
         model.sample(1, given={"label": 2})
-    with pytest.raises(ValueError, match="label has 3 values for 2 images"):
+    with pytest.raises(ValueError, match="label has 3 values for 2 samples"):
         model.sample(2, given={"label": ["down"] * 3})
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         model.sample(1, steps=0)

@@ -151,7 +151,7 @@ def test_wrong_requests_are_told(model: ShapeModel) -> None:
         model.sample(1, given={"label": "boxx"})
     with pytest.raises(ValueError, match="given names 'lable', .* Did you mean 'label'"):
         model.sample(1, given={"lable": "box"})
-    with pytest.raises(ValueError, match="label has 2 values for 3 shapes"):
+    with pytest.raises(ValueError, match="label has 2 values for 3 samples"):
         model.sample(3, given={"label": ["box", "box"]})
     with pytest.raises(ValueError, match="points must be at least 2"):
         model.sample(2, points=[5, 1])

@@ -205,7 +205,7 @@ def test_a_network_told_of_the_walls_knows_where_it_is() -> None:
         (lambda m: m.sample(1, frames=0), "must be positive"),
         (lambda m: m.sample(1, {"digit": 11}), "digit must be one of 0, 1"),
         (lambda m: m.sample(1, {"digits": 1}), "Did you mean 'digit'"),
-        (lambda m: m.sample(3, {"digit": [1, 2]}), "digit has 2 values for 3 films"),
+        (lambda m: m.sample(3, {"digit": [1, 2]}), "digit has 2 values for 3 samples"),
         (lambda m: m.sample(1, steps=0), "steps must be at least 1"),
         (lambda m: m.animate(torch.zeros(24, 24)), r"tensor \(C, H, W\) or a film"),
         (lambda m: m.animate(torch.full((1, 24, 24), 7.0)), "look like bytes"),

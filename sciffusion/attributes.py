@@ -1,0 +1,118 @@
+"""What samples may be asked by: named labels of the data, each with its classes in order.
+
+A condition holds a number for each sample and attribute, (B,): that of its class, or the number of classes where the
+attribute is left open. A network reads it from a table with one row more than there are classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciffusion.errors import did_you_mean
+
+__all__ = ["Attributes"]
+
+
+@final
+@dataclass(frozen=True)
+class Attributes:
+    """Attributes by name, and the ``classes`` of each (empty: not known yet).
+
+    Raises ``ValueError`` for classes of another number of attributes.
+
+    >>> asked = Attributes(("digit", "speaker"), (("0", "1", "2"), ("lucas", "theo")))
+    >>> asked.condition({"digit": 2}, 2)
+    {'digit': tensor([2, 2]), 'speaker': tensor([2, 2])}
+    """
+
+    names: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.classes and len(self.classes) != len(self.names):
+            raise ValueError(
+                f"classes lists {len(self.classes)} attributes, but attributes names {len(self.names)}"
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of classes of each, which is also the number that leaves it open."""
+        return {k: len(c) for k, c in zip(self.names, self.classes, strict=True)}
+
+    def index(self, attribute: str, value: object) -> int:
+        """The number of an attribute's class; None is the number that leaves it open.
+
+        A class is told by its name; where no name is a number, also by its place.
+
+        Raises ``ValueError`` for an attribute or a value that is not known.
+        """
+        if attribute not in self.names:
+            known = ", ".join(self.names) or "no attribute"
+            raise ValueError(
+                f"given names {attribute!r}, but this model knows {known}. "
+                f"{did_you_mean(attribute, self.names)}".rstrip()
+            )
+        classes = self.classes[self.names.index(attribute)]
+        if value is None:
+            return len(classes)
+        if isinstance(value, np.generic | Tensor):
+            value = value.item()
+        if str(value) in classes:
+            return classes.index(str(value))
+        places = "" if any(map(_is_number, classes)) else f", or a number below {len(classes)}"
+        if places and type(value) is int and 0 <= value < len(classes):
+            return value
+        raise ValueError(
+            f"{attribute} must be one of {', '.join(classes)}{places}, got {value!r}. "
+            f"{did_you_mean(str(value), classes)}".rstrip()
+        )
+
+    def condition(self, given: Mapping[str, object], n: int) -> dict[str, Tensor]:
+        """What is asked of n samples: of each attribute one value for all, or one for each; what is not named is open.
+
+        Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
+        """
+        cond = {k: torch.full((n,), size) for k, size in self.sizes.items()}
+        for name, value in given.items():
+            self.index(name, None)  # an unknown name comes before a wrong number of values
+            single = value is None or isinstance(value, str | int | float | np.generic)
+            values = [value] * n if single else list(value)  # type: ignore[call-overload]
+            if len(values) != n:
+                raise ValueError(f"{name} has {len(values)} values for {n} samples")
+            cond[name] = torch.tensor([self.index(name, v) for v in values])
+        return cond
+
+    def in_turn(self, n: int) -> dict[str, list[str]]:
+        """For n samples the classes of every attribute, one after the other."""
+        pairs = zip(self.names, self.classes, strict=True)
+        return {k: [c[i % len(c)] for i in range(n)] for k, c in pairs}
+
+    def told(self, labels: Mapping[str, Sequence[object] | NDArray[Any]]) -> dict[str, object]:
+        """What samples' own labels say of the attributes; a value that is no class leaves it open."""
+        return {
+            name: [str(v) if str(v) in classes else None for v in labels[name]]
+            for name, classes in zip(self.names, self.classes, strict=True)
+            if name in labels
+        }
+
+    def labels(self, cond: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """The values that a condition asks for, empty where it leaves an attribute open."""
+        return {
+            name: np.array([(*classes, "")[i] for i in cond[name].tolist()])
+            for name, classes in zip(self.names, self.classes, strict=True)
+        }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""Attributes: names, numbers and conditions go to and fro, and mistakes are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sciffusion.attributes import Attributes
+
+DIGITS = Attributes(("digit", "speaker"), (("0", "7", "9"), ("lucas", "theo")))
+
+
+def test_values_are_told_by_name_whatever_their_type() -> None:
+    for value in (7, "7", np.int64(7), torch.tensor(7)):
+        assert DIGITS.index("digit", value) == 1
+    assert DIGITS.index("digit", None) == 3
+
+
+def test_a_place_counts_only_where_no_name_is_a_number() -> None:
+    assert DIGITS.index("speaker", 1) == 1
+    with pytest.raises(ValueError, match=r"digit must be one of 0, 7, 9, got 1\."):
+        DIGITS.index("digit", 1)
+    for value in (2, -1, True, 1.0):
+        with pytest.raises(ValueError, match="or a number below 2"):
+            DIGITS.index("speaker", value)
+
+
+def test_a_condition_says_again_what_was_asked() -> None:
+    cond = DIGITS.condition({"digit": [9, None, 0]}, 3)
+    assert cond["digit"].tolist() == [2, 3, 0]
+    assert cond["speaker"].tolist() == [2, 2, 2]
+    labels = DIGITS.labels(cond)
+    assert labels["digit"].tolist() == ["9", "", "0"]
+    again = DIGITS.condition(DIGITS.told({"digit": [9, 5, 0]}), 3)
+    assert torch.equal(again["digit"], cond["digit"])
+    turns = DIGITS.in_turn(4)
+    assert turns == {"digit": ["0", "7", "9", "0"], "speaker": ["lucas", "theo"] * 2}
+
+
+def test_mistakes_are_told_with_what_is_right() -> None:
+    with pytest.raises(ValueError, match=r"knows digit, speaker\. Did you mean 'digit'"):
+        DIGITS.condition({"digits": [1, 2]}, 3)
+    with pytest.raises(ValueError, match="speaker has 2 values for 3 samples"):
+        DIGITS.condition({"speaker": ["theo", "lucas"]}, 3)
+    with pytest.raises(ValueError, match="Did you mean 'theo'"):
+        DIGITS.index("speaker", "teo")
+    with pytest.raises(ValueError, match="classes lists 1 attributes, but attributes names 2"):
+        Attributes(("a", "b"), (("0",),))
