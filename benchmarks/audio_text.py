@@ -6,9 +6,8 @@ Texts are drawn for digits and speakers in turn, once in phrasings to learn from
 are held out. A clip is made of each; a classifier hears which digit and which speaker it is. A speaker is right if the
 text is true of him: the one named, or any with the qualities told; texts that tell nothing of the speaker do not count
 there, and ``chance`` is what a guess would get. The classifier is the judge ``fsdd``, which was trained on the training
-clips alone (the stored figures are of one before it, of the same kind and data); what it gets right of recordings it
-has not heard (``recordings``) bounds everything else. Durations are drawn from all training clips, for texts do not
-tell them.
+clips alone; what it gets right of recordings it has not heard (``recordings``) bounds everything else. Durations are
+drawn from all training clips, for texts do not tell them.
 """
 
 from __future__ import annotations
