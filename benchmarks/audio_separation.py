@@ -1,7 +1,7 @@
 """Can two sounds be told apart that were recorded on one channel?
 
     python benchmarks/audio_separation.py --digits fsdd.npz
-    python benchmarks/audio_separation.py --notes gm_notes.npz --model runs/notes/model.safetensors
+    python benchmarks/audio_separation.py --notes gm_notes.npz --model notes
 
 Mixtures of two held-out sounds with peaks of 0.5 each, cut to the shorter one: two digits by different speakers, and
 two notes of different instruments and pitches. Told of both sources: digit and speaker, or instrument and pitch; the
