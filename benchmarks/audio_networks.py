@@ -24,6 +24,7 @@ from measure import show, write
 from networks_against_peers import Contender, measure, noisy, page, rows_of
 from torch import Tensor
 
+from sciffusion.domains.audio._torchaudio import torchaudio
 from sciffusion.networks import DiT
 
 WIDTH, DEPTH, HEADS = 384, 8, 6
@@ -32,6 +33,7 @@ TEXT = 192
 
 def stable_audio(x: Tensor, text: Tensor) -> Contender:
     """Diffusers' transformer over frames."""
+    torchaudio()  # transformers, which diffusers imports where it is installed, import it
     from diffusers import StableAudioDiTModel
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
