@@ -12,7 +12,7 @@ from sciffusion.denoiser import Condition
 from sciffusion.layout import Dense, Layout, Masked
 from sciffusion.state import State
 
-__all__ = ["check_condition", "drop_condition"]
+__all__ = ["check_condition", "drop_condition", "drop_entries"]
 
 
 def check_condition(cond: Condition, batch: int, name: str = "cond") -> None:
@@ -46,6 +46,20 @@ def drop_condition(cond: Condition, null: Condition, dropped: Tensor, name: str 
             )
         return {k: drop_condition(v, null[k], dropped, f"{name}[{k!r}]") for k, v in cond.items()}
     return _drop(cond, null, dropped, Dense(len(dropped)), name)
+
+
+def drop_entries(cond: Condition, null: Condition, dropped: Mapping[str, Tensor]) -> Any:
+    """``cond`` with entries replaced by those of ``null``, each for the samples (B,) that ``dropped`` names for it.
+
+    Raises ``ValueError`` for an entry that the condition does not have, and as :func:`drop_condition` does.
+    """
+    known = cond if isinstance(cond, Mapping) else {}
+    for name, rows in dropped.items():
+        if name not in known:
+            raise ValueError(f"drop names {name!r}; the condition has {list(known)}")
+        entry = drop_condition({name: known[name]}, null, rows)
+        known = {**known, **entry}
+    return known
 
 
 def _drop(cond: Tensor, null: Any, dropped: Tensor, layout: Layout, name: str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from sciffusion.coupling import Coupling, Independent
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.noise import Noise
-from sciffusion.objective.condition import check_condition, drop_condition
+from sciffusion.objective.condition import check_condition, drop_condition, drop_entries
 from sciffusion.objective.times import TimeSampler, UniformTimes
 from sciffusion.objective.uncertainty import Uncertainty
 from sciffusion.objective.weights import Weight
@@ -64,7 +64,9 @@ class Objective:
         element_weights: weights of the squared errors of a field's elements (cell areas, variables, a land mask): a
             tensor that broadcasts to the field, or one for each field by name. Their mean is not divided out.
         null: the condition that means "no condition", shaped as one sample's (a tensor, or a mapping of tensors).
-        drop: the probability with which a sample's condition is replaced by ``null``.
+        drop: the probability with which a sample's condition is replaced by ``null``. A mapping of probabilities drops
+            entries of the condition each by itself; those that it does not name are kept. So guidance may later leave
+            out one entry and keep another.
         self_condition: the probability that the batch is first predicted once, and that prediction shown. One number
             decides for the batch: with one noise stream per sample, that of the first.
         uncertainty: a learned log-variance that balances the noise levels; its parameters are trained along.
@@ -81,17 +83,23 @@ class Objective:
     field_weights: Mapping[str, float] = field(default_factory=dict)
     element_weights: Tensor | Mapping[str, Tensor] | None = None
     null: Condition = None
-    drop: float = 0.0
+    drop: float | Mapping[str, float] = 0.0
     self_condition: float = 0.0
     uncertainty: Uncertainty | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop <= 1 or not 0 <= self.self_condition <= 1:
+        entries = self.drop if isinstance(self.drop, Mapping) else None
+        shares = [self.drop] if entries is None else entries.values()
+        if not all(0 <= p <= 1 for p in (*shares, self.self_condition)):
             raise ValueError(
                 f"drop and self_condition are probabilities, got {self.drop} and {self.self_condition}"
             )
         if self.drop and self.null is None:
             raise ValueError("drop needs null, the condition that means 'no condition'")
+        if entries and (
+            not isinstance(self.null, Mapping) or not entries.keys() <= self.null.keys()
+        ):
+            raise ValueError(f"drop names {list(entries)}, but null does not have them all")
         if self.uncertainty is not None and self.weight is not None and self.weight.integrand:
             raise ValueError(
                 f"uncertainty rescales every noise level, so {self.weight} would be no integral any more; leave one out"
@@ -133,7 +141,7 @@ class Objective:
         noised = self.noised(x0, cond, noise)
         batch, t = batch_of(x0), noised.t
         if cond is not None and self.drop:
-            cond = drop_condition(cond, self.null, noise.scalars(batch) < self.drop)
+            cond = self._dropped(cond, noise, batch)
         previous = None
         if self.self_condition and float(noise.scalars(batch)[0]) < self.self_condition:
             with torch.no_grad():
@@ -144,6 +152,13 @@ class Objective:
             return loss
         share = 1 / self.times.density(t, self.process.clock).to(loss.per_sample)
         return Loss(share * loss.per_sample, {k: share * v for k, v in loss.per_field.items()}, t)
+
+    def _dropped(self, cond: Condition, noise: Noise, batch: int) -> Condition:
+        """The condition as the network is shown it."""
+        if isinstance(self.drop, Mapping):
+            rows = {name: noise.scalars(batch) < p for name, p in self.drop.items()}
+            return drop_entries(cond, self.null, rows)
+        return drop_condition(cond, self.null, noise.scalars(batch) < self.drop)
 
     def noised(self, x0: Value, cond: Condition, noise: Noise) -> Noised:
         """A batch at times of the law, with its coupling. Raises ``ValueError`` as the call does."""

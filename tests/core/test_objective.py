@@ -443,6 +443,31 @@ def test_conditions_are_dropped_at_their_rate_and_whole(drop: float) -> None:
     assert torch.equal(seen["vector"][~dropped], cond["vector"][~dropped])
 
 
+def test_entries_of_a_condition_are_dropped_each_by_itself_at_their_own_rates() -> None:
+    n, process = 4000, Gaussian(FLOW)
+    x0 = randn(n, 1)
+    cond: Mapping[str, Tensor] = {"label": torch.arange(n), "edges": randn(n, 3), "kept": randn(n)}
+    null = {"label": torch.tensor(-1), "edges": torch.zeros(3), "kept": torch.tensor(0.0)}
+    watching = Watching(Knows(x0, process))
+    objective = Objective(process, null=null, drop={"label": 0.2, "edges": 0.5})
+    objective(watching, x0, cond, noise=Noise(0))
+    seen = watching.seen[0][0]
+    no_label, no_edges = seen["label"] == -1, (seen["edges"] == 0).all(1)
+    # of two independent events, both, one and none happen at the products of their rates
+    for rows, share in (
+        (no_label & no_edges, 0.1),
+        (no_label & ~no_edges, 0.1),
+        (~no_label & no_edges, 0.4),
+    ):
+        assert float(rows.float().mean()) == pytest.approx(
+            share, abs=4 * math.sqrt(share * (1 - share) / n)
+        )
+    assert torch.equal(seen["kept"], cond["kept"])
+    assert torch.equal(seen["edges"][~no_edges], cond["edges"][~no_edges])
+    with pytest.raises(ValueError, match="drop names 'edges'; the condition has"):
+        objective(watching, x0, {"label": cond["label"]}, noise=Noise(0))
+
+
 def test_a_batch_is_shown_its_first_prediction_as_often_as_asked() -> None:
     process, x0 = Gaussian(FLOW), randn(2, 1)
     for share in (0.0, 0.5, 1.0):
@@ -497,6 +522,9 @@ def test_a_weight_lands_on_its_own_sample_in_a_square_batch() -> None:
     [
         (lambda: Objective(Gaussian(FLOW), drop=0.1), "drop needs null"),
         (lambda: Objective(Gaussian(FLOW), drop=1.5, null=0), "probabilities"),
+        (lambda: Objective(Gaussian(FLOW), drop={"a": 1.5}, null={"a": 0}), "probabilities"),
+        (lambda: Objective(Gaussian(FLOW), drop={"b": 0.5}, null={"a": 0}), "null does not have"),
+        (lambda: Objective(Gaussian(FLOW), drop={"b": 0.5}, null=0), "null does not have"),
         (lambda: Objective(Gaussian(FLOW), self_condition=-0.5), "probabilities"),
         (lambda: EDM(0.0), "sigma_data must be positive"),
         (lambda: MinSNR(-1.0), "gamma must be positive"),
