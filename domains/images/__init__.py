@@ -5,6 +5,8 @@
 >>> model.sample(16, given={"label": 7}, seed=0)                              # doctest: +SKIP
 """
 
+from sciffusion.sampling import Guide, SamplingConfig
+
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .autoencoder import Autoencoder, AutoencoderConfig
@@ -16,7 +18,6 @@ from .datasets import DATASETS
 from .evaluation import demo, evaluate, judge, judges, load_judge
 from .model import ImageModel
 from .networks import PatchesConfig, UNetConfig
-from .sampling import SamplingConfig
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
 
 COMMANDS = ("data", "demo", "evaluate", "sample", "train")
@@ -41,6 +42,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "PatchesConfig",
+    "Guide",
     "SamplingConfig",
     "UNetConfig",
     "check_output",

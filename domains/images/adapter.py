@@ -4,37 +4,34 @@ A batch of images is a plain tensor (B, C, H, W) in units of the training data's
 latents of an autoencoder, through one :class:`~sciffusion.codec.Codec` in both cases.
 
 A condition is a mapping with one entry for each attribute of the data (``label``, or any other): the number of its
-class, (B,), or the number of classes where the attribute is left open. A model under control also has ``edges``
-(B, 1, H, W), zero where none are known.
+class, (B,), or the number of classes where the attribute is left open. A model of texts also has ``text``, tokens
+(B, L, D) that a text encoder made, and ``text_mask`` (B, L), False everywhere if nothing is said; a model of references
+``reference``, a vector (B, E) that says what to show, zero if nothing; a model under control ``edges`` (B, 1, H, W),
+zero where none are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
-
-from torch import Tensor
+from typing import Literal, final
 
 from sciffusion.attributes import Attributes
 from sciffusion.codec import Codec
-from sciffusion.config import parse
 from sciffusion.denoiser import Preconditioned
 from sciffusion.process import Gaussian
 from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
-from sciffusion.training import load_weights
+from sciffusion.training import ModelFile
 
 from .autoencoder import Autoencoder, AutoencoderConfig, Pixels
 from .container import CHANNELS
 from .control import ControlledNet
-from .networks import ImageNet, PatchesConfig, UNetConfig
+from .networks import ImageNet, Network, UNetConfig
+from .texts import TextConfig
 
-__all__ = ["Condition", "ModelConfig", "read_parts"]
-
-Condition = Mapping[str, Tensor]
+__all__ = ["ModelConfig", "read_parts"]
 
 
 @final
@@ -44,22 +41,27 @@ class ModelConfig:
 
     ``channels`` and ``size`` (height, width) are those of the images that it makes; the size is found in the training
     data if it is not given. ``attributes`` names labels that images may be asked by; ``classes`` are the values of
-    each, in order (empty: found in the training data). ``codec`` describes the autoencoder in whose latent the model
-    works; None: pixels. ``control`` is what else steers a model that was trained without it.
+    each, in order (empty: found in the training data). ``text`` says how it reads texts; None: it knows none.
+    ``reference`` is the width of the vectors that say what to show, such as embeddings of images; 0: none. ``codec``
+    describes the autoencoder in whose latent the model works; None: pixels. ``control`` is what else steers a model
+    that was trained without it.
     """
 
     channels: int = 1
     size: tuple[int, int] = (0, 0)
-    network: UNetConfig | PatchesConfig = UNetConfig()
+    network: Network = UNetConfig()
     schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
     attributes: tuple[str, ...] = ("label",)
     classes: tuple[tuple[str, ...], ...] = ()
+    text: TextConfig | None = None
+    reference: int = 0
     codec: AutoencoderConfig | None = None
     control: Literal["edges"] | None = None
 
     def __post_init__(self) -> None:
-        if self.control in self.attributes:
-            raise ValueError(f"attributes must not be called {self.control}: the control is")
+        taken = {"text", "text_mask", "reference", self.control} & set(self.attributes)
+        if taken:
+            raise ValueError(f"attributes must not be called {sorted(taken)}: conditions are")
         if self.channels not in CHANNELS:
             raise ValueError(
                 f"channels must be 1 (grey) or 3 (red, green, blue), got {self.channels}"
@@ -76,10 +78,14 @@ class ModelConfig:
         """What samples may be asked by."""
         return Attributes(self.attributes, self.classes)
 
-    def null(self) -> dict[str, int]:
+    def null(self) -> dict[str, float]:
         """The condition that says nothing, one number for each entry."""
-        sizes = self.asked.sizes
-        return sizes if self.control is None else sizes | {self.control: 0}
+        found: dict[str, float] = dict(self.asked.sizes)
+        if self.text is not None:
+            found |= {"text": 0.0, "text_mask": 0.0}
+        if self.reference:
+            found["reference"] = 0.0
+        return found if self.control is None else found | {self.control: 0.0}
 
     def process(self) -> Gaussian:
         """The forward process."""
@@ -92,7 +98,10 @@ class ModelConfig:
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
         channels = self.channels if self.codec is None else self.codec.latent
-        net = ImageNet(self.network, channels, self.asked.sizes)
+        width = 0 if self.text is None else self.text.width
+        if self.text is not None and not width:
+            raise ValueError("model.text has no width yet: take model.text.settled()")
+        net = ImageNet(self.network, channels, self.asked.sizes, width, self.reference)
         made = Preconditioned(net, self.process(), sigma_data=1.0)
         return made if self.control is None else self.controlled(made)
 
@@ -112,24 +121,14 @@ class ModelConfig:
         return (self.codec.latent, -(-size[0] // f), -(-size[1] // f))
 
 
-def read_parts(path: str | Path) -> tuple[ModelConfig, Preconditioned, Codec, dict[str, Any]]:
-    """Settings, denoiser, codec and all that is said beside them of a model's file.
+def read_parts(path: str | Path) -> tuple[ModelFile, ModelConfig, Preconditioned, Codec]:
+    """A model's file, and its settings, denoiser and codec.
 
     Raises ``ValueError`` for a file of another kind.
     """
-    tensors, meta = load_weights(path)
-    if meta.get("kind") != "images":
-        raise ValueError(
-            f"{path} holds {meta.get('kind', 'something else')!r}, not a model of images"
-        )
-    fields: dict[str, Any] = dict(meta)
-    config = parse(ModelConfig, fields["model"], source=str(path))
+    file = ModelFile.read(path, "images", "a model of images")
+    config = file.config(ModelConfig, "model")
     denoiser, codec = config.denoiser(), config.codec_module()
-    denoiser.load_state_dict(_under("net.", tensors))
-    codec.load_state_dict(_under("codec.", tensors))
-    return config, denoiser.eval(), codec.eval(), fields
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    denoiser.load_state_dict(file.part("net"))
+    codec.load_state_dict(file.part("codec"))
+    return file, config, denoiser.eval(), codec.eval()

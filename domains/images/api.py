@@ -23,7 +23,7 @@ from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .files import PICTURES
 from .model import ImageModel
-from .shelf import find, shipped
+from .shelf import SHELF
 from .task import ImageTask, ImageTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
@@ -40,7 +40,7 @@ _KINDS: Mapping[object, type[Training]] = {
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files; the default one first."""
-    return shipped("model")
+    return SHELF.all("model")
 
 
 def load(name: str | Path) -> ImageModel:
@@ -50,7 +50,7 @@ def load(name: str | Path) -> ImageModel:
         FileNotFoundError: neither; the message lists the names.
         ValueError: a file of something else.
     """
-    return ImageModel.from_file(find("model", name))
+    return ImageModel.from_file(SHELF.find("model", name))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
@@ -62,7 +62,7 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    path = find("recipe", name)
+    path = SHELF.find("recipe", name)
     kind = read_yaml(path).get("kind", "diffusion")
     # an unknown kind is told as the mistake that it is by the reader of the default one
     return load_config(_KINDS.get(kind, ImageTraining), path, overrides)

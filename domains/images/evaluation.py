@@ -21,7 +21,7 @@ from .classifier import Classifier
 from .container import Images
 from .datasets import load as read
 from .datasets import split
-from .shelf import find, shipped
+from .shelf import SHELF
 
 __all__ = ["demo", "evaluate", "judge", "judges", "load_judge"]
 
@@ -40,12 +40,12 @@ _WHAT = {
 
 def judges() -> dict[str, Path]:
     """The judges that ship, by name, and their files."""
-    return shipped("judge")
+    return SHELF.all("judge")
 
 
 def load_judge(name: str | Path) -> Classifier:
     """A judge that ships, or a classifier in a file. Raises ``FileNotFoundError`` for neither."""
-    return Classifier.load(find("judge", name))
+    return Classifier.load(SHELF.find("judge", name))
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from sciffusion.codec import Codec
-from sciffusion.config import parse, to_dict
 from sciffusion.denoiser import Denoiser, Preconditioned
-from sciffusion.guidance import Autoguidance
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler
-from sciffusion.training import export
+from sciffusion.sampling import Condition, Given, Guidance, SamplingConfig
+from sciffusion.training import write_model
 
 from . import verbs
-from .adapter import Condition, ModelConfig, read_parts
+from .adapter import ModelConfig, read_parts
 from .container import Images
 from .control import edges
-from .sampling import Given, Guidance, SamplingConfig
 from .task import ImageTask
+from .verbs import batches
 
 __all__ = ["ImageModel"]
 
@@ -46,6 +45,14 @@ class ImageModel:
     codec: Codec
     sampling: SamplingConfig = SamplingConfig()
     info: Mapping[str, Any] | None = None
+
+    inpaint = verbs.inpaint
+    outpaint = verbs.outpaint
+    edit = verbs.edit
+    variation = verbs.variation
+    invert = verbs.invert
+    restore = verbs.restore
+    interpolate = verbs.interpolate
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -95,7 +102,7 @@ class ImageModel:
         cond = self.condition(self._spread(given or {}, n), n)
         sampler = sampler or self.sampling.sampler(steps)
         seeds, parts = sample_seeds(seed, n), []
-        for rows in self.track(n, batch_size, progress):
+        for rows in batches(n, batch_size, progress):
             noise = Noise(seeds[rows])
             blank = torch.zeros(len(seeds[rows]), *self.config.shape(size), device=self.device)
             denoiser = self.guided({k: v[rows] for k, v in cond.items()}, guidance)
@@ -104,109 +111,6 @@ class ImageModel:
             assert isinstance(made, Tensor)
             parts.append(made)
         return self.decode(torch.cat(parts), size, self.labels(cond))
-
-    def inpaint(
-        self,
-        images: Images,
-        mask: Tensor,
-        *,
-        given: Given | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        rounds: int = 5,
-    ) -> Images:
-        """Make the unknown anew: ``mask`` is True where a pixel is known and stays, bit by bit.
-
-        See :func:`.verbs.inpaint`.
-        """
-        return verbs.inpaint(
-            self, images, mask, given, guidance, seed=seed, steps=steps, rounds=rounds
-        )
-
-    def outpaint(
-        self,
-        images: Images,
-        margins: tuple[int, int, int, int],
-        *,
-        given: Given | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        rounds: int = 5,
-    ) -> Images:
-        """Continue images beyond their edges: ``margins`` pixels at the top, bottom, left and right."""
-        return verbs.outpaint(
-            self, images, margins, given, guidance, seed=seed, steps=steps, rounds=rounds
-        )
-
-    def edit(
-        self,
-        images: Images,
-        strength: float = 0.6,
-        *,
-        given: Given | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-    ) -> Images:
-        """Noise images part of the way and denoise them again, as another class if one is given (SDEdit).
-
-        Strength 0 gives the images back, bit by bit, 1 forgets them. See :func:`.verbs.edit`.
-        """
-        return verbs.edit(self, images, strength, given, guidance, seed=seed, steps=steps)
-
-    def variation(
-        self,
-        images: Images,
-        n: int = 4,
-        strength: float = 0.5,
-        *,
-        given: Given | None = None,
-        guidance: Guidance | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-    ) -> Images:
-        """``n`` images like each of these, one after the other; label ``source`` says of which."""
-        return verbs.variation(self, images, n, strength, given, guidance, seed=seed, steps=steps)
-
-    def invert(
-        self,
-        images: Images,
-        *,
-        given: Given | None = None,
-        steps: int | None = None,
-        iterations: int = 5,
-    ) -> Tensor:
-        """The noise of which the deterministic sampler makes these images, (B, C, H, W); see :func:`.verbs.invert`."""
-        return verbs.invert(self, images, given, steps=steps, iterations=iterations)
-
-    def restore(
-        self,
-        noise: Tensor,
-        *,
-        given: Given | None = None,
-        steps: int | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Images:
-        """The images that the deterministic sampler makes of noise, such as :meth:`invert` found.
-
-        See :func:`.verbs.restore`.
-        """
-        return verbs.restore(self, noise, given, steps=steps, size=size)
-
-    def interpolate(
-        self,
-        a: Images,
-        b: Images,
-        n: int = 8,
-        *,
-        given: Given | None = None,
-        steps: int | None = None,
-        iterations: int = 5,
-    ) -> Images:
-        """``n`` images on the way from one to another, both ends included, through their noise."""
-        return verbs.interpolate(self, a, b, n, given, steps=steps, iterations=iterations)
 
     def condition(self, given: Given, n: int) -> dict[str, Tensor]:
         """What is asked of n images as the network's condition; what is not named stays open.
@@ -249,20 +153,7 @@ class ImageModel:
         """The denoiser with a condition bound, guided (None: as the model is sampled)."""
         empty = self.config.null()
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
-        scale = self.sampling.scale if guidance is None else guidance
-        if all(bool((v == empty[k]).all()) for k, v in cond.items()):
-            scale = 1.0  # nothing is asked for
-        if isinstance(scale, (int, float)):
-            return self.sampling.guided(float(scale), self.denoiser, cond, null)
-        return scale(self.denoiser, cond, null)
-
-    def autoguided(self, weak: ImageModel, scale: float) -> Guidance:
-        """Guidance by a worse model of the same images (Karras et al., 2024), for the argument ``guidance``."""
-
-        def around(denoiser: Denoiser, cond: Condition, null: Condition) -> Denoiser:
-            return Autoguidance(denoiser.given(cond), weak.denoiser.given(cond), scale)
-
-        return around
+        return self.sampling.guided(self.denoiser, cond, null, guidance)
 
     @torch.no_grad()
     def encode(self, images: Images) -> Tensor:
@@ -295,44 +186,25 @@ class ImageModel:
         """What is given, and of every other attribute its classes in turn."""
         return {**self.config.asked.in_turn(n), **given}
 
-    @staticmethod
-    def track(n: int, batch_size: int, progress: bool = True) -> Iterator[slice]:
-        """The rows of each batch, with a bar on a terminal."""
-        from rich.console import Console
-        from rich.progress import track
-
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        rows = [slice(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-        console = Console(stderr=True)
-        shown = progress and console.is_terminal and len(rows) > 1
-        yield from track(rows, "sampling", console=console, disable=not shown)
-
     def to(self, device: str | torch.device) -> ImageModel:
         """The same model on another device; samples are the same up to rounding."""
         return replace(self, denoiser=self.denoiser.to(device), codec=self.codec.to(device))
 
     def save(self, path: str | Path) -> Path:
         """Write the model to one safetensors file, weights rounded to float16."""
-        meta = {
-            "kind": "images",
-            "model": to_dict(self.config),
-            "sampling": to_dict(self.sampling),
-            "info": dict(self.info or {}),
-        }
-        codec = {f"codec.{k}": v for k, v in self.codec.state_dict().items()}
-        exact = {k: v for k, v in codec.items() if k.startswith("codec.affine.")}
-        weights = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
-        weights |= {k: v for k, v in codec.items() if k not in exact}
-        export(weights, path, meta, torch.float16, exact=exact)
-        return Path(path)
+        meta = {"model": self.config, "sampling": self.sampling, "info": dict(self.info or {})}
+        codec = self.codec.state_dict()
+        exact = {k: v for k, v in codec.items() if k.startswith("affine.")}
+        rounded = {k: v for k, v in codec.items() if k not in exact}
+        parts = {"net": self.denoiser.state_dict(), "codec": rounded}
+        return write_model(path, "images", meta, parts, {"codec": exact})
 
     @classmethod
     def from_file(cls, path: str | Path) -> ImageModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        config, denoiser, codec, fields = read_parts(path)
-        sampling = parse(SamplingConfig, fields["sampling"], source=str(path))
-        return cls(config, denoiser, codec, sampling, fields["info"])
+        file, config, denoiser, codec = read_parts(path)
+        sampling = file.config(SamplingConfig, "sampling")
+        return cls(config, denoiser, codec, sampling, file.meta["info"])
 
     @classmethod
     def from_training(

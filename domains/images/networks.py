@@ -1,4 +1,4 @@
-"""The networks of images: a U-Net and a transformer over patches, told the noise level and what is asked for."""
+"""The networks of images: a U-Net and transformers over patches, told the noise level and what is asked for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciffusion.networks import DiT, NoiseLevel, UNet
+from sciffusion.networks import DiT, MMDiT, NoiseLevel, UNet
 
-__all__ = ["ImageNet", "PatchesConfig", "UNetConfig", "fold"]
+__all__ = ["ImageNet", "MMDiTConfig", "Network", "PatchesConfig", "UNetConfig", "fold"]
 
 
 @final
@@ -48,25 +48,51 @@ class PatchesConfig:
 
 
 @final
+@dataclass(frozen=True)
+class MMDiTConfig:
+    """A transformer over patches and the tokens of a text: ``double`` blocks with two streams, ``single`` with one."""
+
+    kind: Literal["mmdit"] = "mmdit"
+    patch: int = 4
+    width: int = 128
+    double: int = 2
+    single: int = 4
+    heads: int = 4
+    expansion: float = 4.0
+    embedding: int = 128
+
+
+Network = UNetConfig | PatchesConfig | MMDiTConfig
+
+
+@final
 class ImageNet(nn.Module):
     """A network over images (B, C, H, W) of any size, called as :class:`~sciffusion.denoiser.Preconditioned` calls it.
 
     Two more channels say where a point lies, from -1 to 1 on both axes: convolutions cannot know it, nor can attention
     by distances. Sizes that folding does not divide are continued by their last pixels, and the result is cropped.
 
+    The points attend to the tokens of a text (U-Net: where it has attention), and their mean is part of the embedding.
+
     Args:
         config: what kind of network.
         channels: of the images or latents.
         attributes: the number of classes of every attribute; one more means that it is left open.
+        text, reference: widths of a text's tokens and of a reference's vector, 0 for none.
+
+    Raises ``ValueError`` for an MM-DiT without texts.
     """
 
     def __init__(
         self,
-        config: UNetConfig | PatchesConfig,
+        config: Network,
         channels: int,
         attributes: Mapping[str, int],
+        text: int = 0,
+        reference: int = 0,
     ) -> None:
         super().__init__()
+        self.text = text
         self.fold = config.fold if isinstance(config, UNetConfig) else 1
         if self.fold < 1:
             raise ValueError(f"fold must be at least 1, got {self.fold}")
@@ -74,6 +100,8 @@ class ImageNet(nn.Module):
         self.tables = nn.ModuleDict(
             {k: nn.Embedding(n + 1, config.embedding) for k, n in attributes.items()}
         )
+        self.whole = nn.Linear(text, config.embedding, bias=False) if text else None
+        self.reference = nn.Linear(reference, config.embedding, bias=False) if reference else None
         points = channels * self.fold**2
         self.body: nn.Module
         match config:
@@ -86,6 +114,7 @@ class ImageNet(nn.Module):
                     attention=config.attention,
                     head_width=config.head_width,
                     embedding=config.embedding,
+                    context=text,
                     dropout=config.dropout,
                 )
             case PatchesConfig():
@@ -95,6 +124,24 @@ class ImageNet(nn.Module):
                     patch=config.patch,
                     width=config.width,
                     depth=config.depth,
+                    heads=config.heads,
+                    expansion=config.expansion,
+                    embedding=config.embedding,
+                    context=text,
+                )
+            case MMDiTConfig():
+                if not text:
+                    raise ValueError(
+                        "an MM-DiT reads texts, but the model has none: give it text, or take kind patches"
+                    )
+                self.body = MMDiT(
+                    points + 2,
+                    points,
+                    context=text,
+                    patch=config.patch,
+                    width=config.width,
+                    double=config.double,
+                    single=config.single,
                     heads=config.heads,
                     expansion=config.expansion,
                     embedding=config.embedding,
@@ -109,14 +156,20 @@ class ImageNet(nn.Module):
     ) -> Tensor:
         """The network's output (B, C, H, W) from images, log-SNRs (B,) and a condition."""
         seen, embedding = self.prepare(x, log_snr, cond)
-        return self.finish(self.body(seen, embedding), x)
+        return self.finish(self.body(seen, embedding, *self.context(cond, embedding)), x)
 
     def prepare(
         self, x: Tensor, log_snr: Tensor, cond: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """What the body is given: points with their places, and the embedding (B, E)."""
         cond = cond or {}
-        missing = [k for k in self.tables if k not in cond]
+        needed = {
+            "text": self.whole is not None,
+            "text_mask": self.whole is not None,
+            "reference": self.reference is not None,
+        }
+        wanted = [*self.tables, *(k for k, is_ in needed.items() if is_)]
+        missing = [k for k in wanted if k not in cond]
         if missing:
             raise ValueError(
                 f"cond has no entry for {missing}, on which the network is conditioned"
@@ -124,8 +177,22 @@ class ImageNet(nn.Module):
         embedding: Tensor = self.embed(log_snr)
         for name, table in self.tables.items():
             embedding = embedding + table(cond[name].expand(len(x)))
+        if self.whole is not None:
+            text, mask = self.context(cond, embedding)
+            share = mask / mask.sum(1, keepdim=True).clamp(min=1)
+            embedding = embedding + self.whole(torch.einsum("bld,bl->bd", text, share.to(text)))
+        if self.reference is not None:
+            vector = cond["reference"].to(embedding)
+            embedding = embedding + self.reference(vector.expand(len(x), -1))
         seen = fold(x, self.fold)
         return torch.cat((seen, _places(seen)), 1), embedding
+
+    def context(self, cond: Mapping[str, Tensor] | None, like: Tensor) -> tuple[Tensor, ...]:
+        """The tokens of the text and which of them count, for a batch like the embedding; nothing without texts."""
+        if self.whole is None or cond is None:
+            return ()
+        text, mask = cond["text"].to(like), cond["text_mask"].to(like.device)
+        return text.expand(len(like), -1, -1), mask.bool().expand(len(like), -1)
 
     def finish(self, y: Tensor, x: Tensor) -> Tensor:
         """What the body returned, as large as ``x``."""

@@ -18,15 +18,16 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.sampling import SamplingConfig
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
 from .adapter import ModelConfig, read_parts
 from .autoencoder import Autoencoder
+from .captions import CaptionKind, captions
 from .container import Images
 from .control import edges
 from .datasets import load
-from .sampling import SamplingConfig
-from .shelf import find
+from .shelf import SHELF
 
 __all__ = ["DataConfig", "ImageTask", "ImageTraining", "ObjectiveConfig"]
 
@@ -38,12 +39,16 @@ class DataConfig:
 
     ``source`` is a part of a data set that the project knows (``fashion-mnist:train``), or a file or folder; ``valid``
     another one to measure the loss on. ``path`` is a local copy of the data set. ``limit`` takes the first images only.
+    ``captions`` says which texts a model of texts learns from: the images' own (label ``text``), or phrasings of the
+    labels of glyphs or scenes, of which a share of ``detailed`` says all that there is to see.
     """
 
     source: str = "digits:train"
     valid: str | None = None
     path: Path | None = None
     limit: int | None = None
+    captions: CaptionKind | None = None
+    detailed: float = 0.95
 
     def load(self, source: str | None = None) -> Images:
         """The images of a part of the data (None: those to learn from)."""
@@ -101,11 +106,23 @@ class ImageTask(Task[Batch]):
         self.base: Preconditioned | None = None
         codec: Codec | None = None
         if config.base is not None:
-            before, self.base, codec, _ = read_parts(find("model", config.base))
+            _, before, self.base, codec = read_parts(SHELF.find("model", config.base))
             if before.control is not None:
                 raise ValueError(f"base {config.base!r} is under control already")
             config = replace(config, model=replace(before, control="edges"))
         model = config.model
+        kind = config.data.captions
+        if (model.text is None) != (kind is None):
+            raise ValueError(
+                f"model.text is {model.text}, data.captions is {kind}: a model of texts needs both, any other neither"
+            )
+        self.captions = None if kind is None else captions(kind)
+        told = () if self.captions is None else self.captions.needs
+        absent = [k for k in told if k not in images.labels]
+        if absent:
+            raise ValueError(
+                f"captions of {kind} are made of the labels {', '.join(told)}; the images lack {', '.join(absent)}"
+            )
         for name in model.attributes:
             if name not in images.labels:
                 known = ", ".join(images.labels) or "none"
@@ -119,6 +136,8 @@ class ImageTask(Task[Batch]):
             model = replace(model, codec=codec.config)
         elif model.codec is not None and codec is None:
             raise ValueError("model.codec needs autoencoder, the file of a trained one")
+        if model.text is not None:
+            model = replace(model, text=model.text.settled())
         classes = model.classes or tuple(_classes(images.labels[k]) for k in model.attributes)
         size = images.size if model.size == (0, 0) else model.size
         model = replace(model, classes=classes, size=size)
@@ -144,8 +163,17 @@ class ImageTask(Task[Batch]):
         )
 
     def _rows(self, images: Images) -> dict[str, Tensor]:
-        """The class of every image by attribute."""
-        model, out = self.config.model, {}
+        """The class of every image by attribute, and its reference."""
+        model = self.config.model
+        out: dict[str, Tensor] = {}
+        if model.reference:
+            found = np.asarray(images.labels.get("reference", ()), dtype=np.float32)
+            if found.shape != (len(images), model.reference):
+                raise ValueError(
+                    f"model.reference is {model.reference}: images need a label 'reference' of as many numbers each, "
+                    f"got {found.shape}"
+                )
+            out["reference"] = torch.from_numpy(found)
         for name in model.attributes:
             values, rows = np.unique(images.labels[name], return_inverse=True)
             known = torch.tensor([model.asked.index(name, v) for v in values])
@@ -177,7 +205,19 @@ class ImageTask(Task[Batch]):
         if self.config.model.control is not None:
             hint = edges(_unit(self.images.pixels[rows]))
             cond["edges"] = hint if flipped is None else _flipped(hint, flipped)
+        cond |= self._texts(self.images, indices, key)
         return x.to(device), {k: v.to(device) for k, v in cond.items()}
+
+    def _texts(self, images: Images, indices: NDArray[np.int64], key: int) -> dict[str, Tensor]:
+        """The tokens of a caption for every image, none for a model without texts."""
+        text = self.config.model.text
+        if self.captions is None or text is None:
+            return {}
+        rng = np.random.default_rng(key)
+        detailed = rng.random(len(indices)) < self.config.data.detailed
+        rows = [{k: images.labels[k][i] for k in self.captions.needs} for i in indices.tolist()]
+        drawn = [self.captions.draw(row, rng, bool(d)) for row, d in zip(rows, detailed, strict=True)]
+        return text.condition(drawn, len(drawn))
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
         """The mean squared error of the normalised target."""
@@ -192,7 +232,8 @@ class ImageTask(Task[Batch]):
         device = next(model.parameters()).device
         step = max(1, len(self.valid) // 512)
         part = self.valid[::step][:512]
-        cond = {k: v.to(device) for k, v in self._rows(part).items()}
+        cond = self._rows(part) | self._texts(part, np.arange(len(part)), key)
+        cond = {k: v.to(device) for k, v in cond.items()}
         if self.config.model.control is not None:
             cond["edges"] = edges(part.to_floats().pixels).to(device)
         objective = replace(self.objective, drop=0.0)

@@ -6,7 +6,7 @@ the model knows them. Batches change nothing: image i draws from the seed and i 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,26 +17,45 @@ from torch import Tensor
 from sciffusion.inverse import RePaint
 from sciffusion.inverse import edit as sdedit
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.progress import track
 from sciffusion.samplers import invert as undo
+from sciffusion.sampling import Given, Guidance
 
 from .container import Images
 
 if TYPE_CHECKING:
     from .model import ImageModel
-    from .sampling import Given, Guidance
 
-__all__ = ["edit", "inpaint", "interpolate", "invert", "outpaint", "restore", "variation"]
+__all__ = [
+    "batches",
+    "edit",
+    "inpaint",
+    "interpolate",
+    "invert",
+    "outpaint",
+    "restore",
+    "variation",
+]
 
-BATCH = 256
+
+def batches(n: int, size: int = 256, progress: bool = True) -> Iterable[slice]:
+    """The rows of each batch, with a bar on a terminal where there are several.
+
+    Raises ``ValueError`` for a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    rows = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    return track(rows, show=progress and len(rows) > 1)
 
 
 def inpaint(
     model: ImageModel,
     images: Images,
     mask: Tensor,
+    *,
     given: Given | None = None,
     guidance: Guidance | None = None,
-    *,
     seed: int = 0,
     steps: int | None = None,
     rounds: int = 5,
@@ -71,7 +90,7 @@ def inpaint(
         denoiser = model.guided({k: v[rows] for k, v in cond.items()}, guidance)
         return _tensor(around(denoiser, start, noise).x)
 
-    made = model.decode(_batches(model, n, seed, some), size, images.labels)
+    made = model.decode(_drawn(n, seed, some), size, images.labels)
     return Images(torch.where(known, pixels, made.pixels), _labels(model, images, given, cond))
 
 
@@ -79,9 +98,9 @@ def outpaint(
     model: ImageModel,
     images: Images,
     margins: tuple[int, int, int, int],
+    *,
     given: Given | None = None,
     guidance: Guidance | None = None,
-    *,
     seed: int = 0,
     steps: int | None = None,
     rounds: int = 5,
@@ -102,8 +121,8 @@ def outpaint(
         model,
         Images(wide, images.labels),
         known,
-        given,
-        guidance,
+        given=given,
+        guidance=guidance,
         seed=seed,
         steps=steps,
         rounds=rounds,
@@ -114,9 +133,9 @@ def edit(
     model: ImageModel,
     images: Images,
     strength: float = 0.6,
+    *,
     given: Given | None = None,
     guidance: Guidance | None = None,
-    *,
     seed: int = 0,
     steps: int | None = None,
 ) -> Images:
@@ -139,7 +158,7 @@ def edit(
         denoiser = model.guided({k: v[rows] for k, v in cond.items()}, guidance)
         return _tensor(sdedit(sampler, denoiser, latent[rows], strength, noise).x)
 
-    return model.decode(_batches(model, len(images), seed, some), images.size, labels)
+    return model.decode(_drawn(len(images), seed, some), images.size, labels)
 
 
 def variation(
@@ -147,9 +166,9 @@ def variation(
     images: Images,
     n: int = 4,
     strength: float = 0.5,
+    *,
     given: Given | None = None,
     guidance: Guidance | None = None,
-    *,
     seed: int = 0,
     steps: int | None = None,
 ) -> Images:
@@ -161,14 +180,14 @@ def variation(
         raise ValueError(f"n must be at least 1, got {n}")
     rows = np.repeat(np.arange(len(images)), n)
     repeated = images[rows].labelled(source=rows)
-    return edit(model, repeated, strength, given, guidance, seed=seed, steps=steps)
+    return edit(model, repeated, strength, given=given, guidance=guidance, seed=seed, steps=steps)
 
 
 def invert(
     model: ImageModel,
     images: Images,
-    given: Given | None = None,
     *,
+    given: Given | None = None,
     steps: int | None = None,
     iterations: int = 5,
 ) -> Tensor:
@@ -182,7 +201,7 @@ def invert(
     latent, cond = model.encode(images), _condition(model, images, given)
     sampler = model.sampling.reversible(steps)
     parts = []
-    for rows in model.track(len(latent), BATCH):
+    for rows in batches(len(latent)):
         denoiser = model.denoiser.given({k: v[rows] for k, v in cond.items()})
         parts.append(_tensor(undo(sampler, denoiser, latent[rows], iterations=iterations).x))
     return torch.cat(parts)
@@ -191,8 +210,8 @@ def invert(
 def restore(
     model: ImageModel,
     noise: Tensor,
-    given: Given | None = None,
     *,
+    given: Given | None = None,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> Images:
@@ -213,7 +232,7 @@ def restore(
     cond = model.condition(given or {}, len(noise))
     sampler = model.sampling.reversible(steps)
     parts = []
-    for rows in model.track(len(noise), BATCH):
+    for rows in batches(len(noise)):
         denoiser = model.denoiser.given({k: v[rows] for k, v in cond.items()})
         parts.append(_tensor(sampler(denoiser, noise[rows].to(model.device)).x))
     return model.decode(torch.cat(parts), size, model.labels(cond))
@@ -224,8 +243,8 @@ def interpolate(
     a: Images,
     b: Images,
     n: int = 8,
-    given: Given | None = None,
     *,
+    given: Given | None = None,
     steps: int | None = None,
     iterations: int = 5,
 ) -> Images:
@@ -242,7 +261,9 @@ def interpolate(
     if len(a) != len(b) or a.size != b.size:
         raise ValueError(f"a and b must hold as many images of one size, got {a!r} and {b!r}")
     asked: Given = given or dict.fromkeys(model.attributes)
-    first, last = (invert(model, x, asked, steps=steps, iterations=iterations) for x in (a, b))
+    first, last = (
+        invert(model, x, given=asked, steps=steps, iterations=iterations) for x in (a, b)
+    )
     shares = torch.linspace(0, 1, n)
     turned = torch.stack([_slerp(first, last, float(s)) for s in shares], 1).flatten(0, 1)
     wide: dict[str, Any] = {
@@ -251,7 +272,7 @@ def interpolate(
         else v
         for k, v in asked.items()
     }
-    made = restore(model, turned, wide, steps=steps, size=a.size)
+    made = restore(model, turned, given=wide, steps=steps, size=a.size)
     pairs = np.repeat(np.arange(len(a)), n)
     return made.labelled(pair=pairs, share=np.tile(shares.numpy(), len(a)))
 
@@ -276,12 +297,10 @@ def _tensor(x: object) -> Tensor:
     return x
 
 
-def _batches(
-    model: ImageModel, n: int, seed: int, some: Callable[[slice, Noise], Tensor]
-) -> Tensor:
+def _drawn(n: int, seed: int, some: Callable[[slice, Noise], Tensor]) -> Tensor:
     """What ``some`` makes of the rows of every batch, with a stream of noise for each image."""
     seeds = sample_seeds(seed, n)
-    return torch.cat([some(rows, Noise(seeds[rows])) for rows in model.track(n, BATCH)])
+    return torch.cat([some(rows, Noise(seeds[rows])) for rows in batches(n)])
 
 
 def _condition(model: ImageModel, images: Images, given: Given | None) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ Shapes(10 of 64 points, labels label, a, b, c)
 >>> model.sample(16, given={"label": "box"}, seed=0)                          # doctest: +SKIP
 """
 
+from sciffusion.sampling import SamplingConfig
+
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .container import Shapes
@@ -14,7 +16,6 @@ from .data import DATASETS, primitives, proteins, superquadrics
 from .evaluation import evaluate, judge
 from .model import ShapeModel
 from .networks import SetTransformer, SetTransformerConfig
-from .sampling import SamplingConfig
 from .surfaces import Superquadric, primitive
 from .task import DataConfig, ObjectiveConfig, ShapeTask, ShapeTraining
 

@@ -10,7 +10,6 @@ class, (B,), or the number of classes where the attribute is left open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -21,15 +20,17 @@ from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Masked
 from sciffusion.process import Gaussian, Joint
+from sciffusion.sampling import SamplingConfig
 from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import ZeroCoM
 from sciffusion.state import State
 
 from .networks import SetTransformer, SetTransformerConfig
 
-__all__ = ["Condition", "ModelConfig", "shape_state"]
+__all__ = ["SAMPLING", "ModelConfig", "shape_state"]
 
-Condition = Mapping[str, Tensor]
+SAMPLING = SamplingConfig(steps=24, scale=1.0)
+"""How a model of shapes is sampled unless told otherwise."""
 
 
 @final

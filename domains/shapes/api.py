@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sciffusion.config import load as load_config
-from sciffusion.errors import did_you_mean
+from sciffusion.shelf import Shelf
 from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
@@ -17,12 +17,12 @@ from .task import ShapeTask, ShapeTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
 
-_HERE = Path(__file__).parent
+_SHELF = Shelf(Path(__file__).parent)
 
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files."""
-    return {path.stem: path for path in sorted(_HERE.glob("weights/*.safetensors"))}
+    return _SHELF.all("model")
 
 
 def load(name: str | Path) -> ShapeModel:
@@ -32,7 +32,7 @@ def load(name: str | Path) -> ShapeModel:
         FileNotFoundError: neither; the message lists the names.
         ValueError: a file of something else.
     """
-    return ShapeModel.from_file(_find("model", name, models()))
+    return ShapeModel.from_file(_SHELF.find("model", name))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> ShapeTraining:
@@ -42,8 +42,7 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> ShapeTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    known = {path.stem: path for path in sorted(_HERE.glob("recipes/*.yaml"))}
-    return load_config(ShapeTraining, _find("recipe", name, known), overrides)
+    return load_config(ShapeTraining, _SHELF.find("recipe", name), overrides)
 
 
 def check_output(path: Path) -> None:
@@ -81,13 +80,3 @@ def train(
     if int(os.environ.get("RANK", "0")) == 0:
         model.save(directory / "model.safetensors")
     return model, state
-
-
-def _find(kind: str, name: str | Path, known: dict[str, Path]) -> Path:
-    path = known.get(str(name), Path(name))
-    if not path.is_file():
-        listed, hint = ", ".join(known) or "none", did_you_mean(str(name), known)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path

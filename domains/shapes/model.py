@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciffusion.config import parse, to_dict
 from sciffusion.denoiser import Denoiser, Preconditioned
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.progress import track
 from sciffusion.samplers import Sampler
+from sciffusion.sampling import Condition, Given, Guidance, SamplingConfig
 from sciffusion.state import State, Value
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
 from . import verbs
-from .adapter import Condition, ModelConfig, shape_state
+from .adapter import SAMPLING, ModelConfig, shape_state
 from .container import Shapes
-from .sampling import Given, SamplingConfig
 from .task import ShapeTask
 
 __all__ = ["ShapeModel"]
@@ -42,8 +42,11 @@ class ShapeModel:
 
     config: ModelConfig
     denoiser: Preconditioned
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = SAMPLING
     info: Mapping[str, Any] | None = None
+
+    complete = verbs.complete
+    interpolate = verbs.interpolate
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -61,11 +64,12 @@ class ShapeModel:
         *,
         given: Given | None = None,
         points: int | Sequence[int] | None = None,
-        guidance: float | None = None,
+        guidance: Guidance | None = None,
         seed: int = 0,
         steps: int | None = None,
         sampler: Sampler | None = None,
         batch_size: int = 64,
+        progress: bool = True,
     ) -> Shapes:
         """Draw new shapes, each about its own centre, in the unit of the training data.
 
@@ -79,6 +83,7 @@ class ShapeModel:
             steps: solver steps (None: the model's own number); a guided step calls the network twice.
             sampler: any sampler of the core, instead of the model's own.
             batch_size: shapes that are denoised together.
+            progress: show a bar on a terminal.
 
         Raises:
             ValueError: n, steps or a batch below 1, fewer than 2 points, or an attribute, a value or a number of values
@@ -92,7 +97,8 @@ class ShapeModel:
         sizes = self._sizes(points, seeds)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        for rows in (slice(i, i + batch_size) for i in range(0, n, batch_size)):
+        pieces = [slice(i, i + batch_size) for i in range(0, n, batch_size)]
+        for rows in track(pieces, show=progress and len(pieces) > 1):
             mask = torch.arange(int(sizes[rows].max())) < torch.from_numpy(sizes[rows])[:, None]
             noise = Noise(seeds[rows])
             blank = shape_state(torch.zeros(*mask.shape, 3), mask, self.device)
@@ -102,35 +108,6 @@ class ShapeModel:
             parts.append(self.decode(sampler(denoiser, start, noise).x, mask, labels))
         return Shapes.joined(parts)
 
-    def complete(
-        self,
-        known: Shapes,
-        points: int,
-        *,
-        given: Given | None = None,
-        guidance: float | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        rounds: int = 5,
-    ) -> Shapes:
-        """Add points to those that are known, which stay bit by bit; see :func:`.verbs.complete`."""
-        return verbs.complete(
-            self, known, points, given, guidance, seed=seed, steps=steps, rounds=rounds
-        )
-
-    def interpolate(
-        self,
-        a: Shapes,
-        b: Shapes,
-        n: int = 8,
-        *,
-        given: Given | None = None,
-        steps: int | None = None,
-        iterations: int = 5,
-    ) -> Shapes:
-        """``n`` shapes on the way from one to another, both ends included; see :func:`.verbs.interpolate`."""
-        return verbs.interpolate(self, a, b, n, given, steps=steps, iterations=iterations)
-
     def condition(self, given: Given, n: int) -> dict[str, Tensor]:
         """What is asked of n shapes as the network's condition; what is not named stays open.
 
@@ -138,11 +115,11 @@ class ShapeModel:
         """
         return {k: v.to(self.device) for k, v in self.config.asked.condition(given, n).items()}
 
-    def guided(self, cond: Condition, guidance: float | None = None) -> Denoiser:
+    def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
         """The denoiser with a condition bound, guided (None: as the model is sampled)."""
         empty = self.config.asked.sizes
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
-        return self.sampling.guided(guidance, self.denoiser, cond, null)
+        return self.sampling.guided(self.denoiser, cond, null, guidance)
 
     def encode(self, shapes: Shapes) -> State:
         """Shapes as the model sees them: padded, centred, of about unit variance."""
@@ -185,29 +162,18 @@ class ShapeModel:
 
     def save(self, path: str | Path) -> Path:
         """Write the model to one safetensors file, weights rounded to float16."""
-        meta = {
-            "kind": "shapes",
-            "model": to_dict(self.config),
-            "sampling": to_dict(self.sampling),
-            "info": dict(self.info or {}),
-        }
-        export(self.denoiser.state_dict(), path, meta, torch.float16)
-        return Path(path)
+        meta = {"model": self.config, "sampling": self.sampling, "info": dict(self.info or {})}
+        return write_model(path, "shapes", meta, {"": self.denoiser.state_dict()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> ShapeModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "shapes":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of shapes"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(ModelConfig, fields["model"], source=str(path))
-        sampling = parse(SamplingConfig, fields["sampling"], source=str(path))
+        file = ModelFile.read(path, "shapes", "a model of shapes")
+        config = file.config(ModelConfig, "model")
         denoiser = config.denoiser()
-        denoiser.load_state_dict(dict(tensors))
-        return cls(config, denoiser.eval(), sampling, fields["info"])
+        denoiser.load_state_dict(file.tensors)
+        sampling = file.config(SamplingConfig, "sampling")
+        return cls(config, denoiser.eval(), sampling, file.meta["info"])
 
     @classmethod
     def from_training(

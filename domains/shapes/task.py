@@ -16,14 +16,14 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.sampling import SamplingConfig
 from sciffusion.space import SO3
 from sciffusion.state import State
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
-from .adapter import ModelConfig, shape_state
+from .adapter import SAMPLING, ModelConfig, shape_state
 from .container import Shapes
 from .data import load
-from .sampling import SamplingConfig
 
 __all__ = ["DataConfig", "ObjectiveConfig", "ShapeTask", "ShapeTraining"]
 
@@ -76,7 +76,7 @@ class ShapeTraining:
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = SAMPLING
     train: TrainConfig = TrainConfig()
 
 

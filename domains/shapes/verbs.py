@@ -16,6 +16,7 @@ from sciffusion.errors import require
 from sciffusion.inverse import RePaint
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import invert
+from sciffusion.sampling import Given, Guidance
 from sciffusion.state import State
 
 from .adapter import shape_state
@@ -23,7 +24,6 @@ from .container import Shapes
 
 if TYPE_CHECKING:
     from .model import ShapeModel
-    from .sampling import Given
 
 __all__ = ["complete", "interpolate"]
 
@@ -32,9 +32,9 @@ def complete(
     model: ShapeModel,
     known: Shapes,
     points: int,
-    given: Given | None = None,
-    guidance: float | None = None,
     *,
+    given: Given | None = None,
+    guidance: Guidance | None = None,
     seed: int = 0,
     steps: int | None = None,
     rounds: int = 5,
@@ -78,8 +78,8 @@ def interpolate(
     a: Shapes,
     b: Shapes,
     n: int = 8,
-    given: Given | None = None,
     *,
+    given: Given | None = None,
     steps: int | None = None,
     iterations: int = 5,
 ) -> Shapes:

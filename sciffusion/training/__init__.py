@@ -8,6 +8,7 @@ from .checkpoint import Checkpoints
 from .config import AdamW, Muon, PostHoc, TrainConfig
 from .export import export, load_weights
 from .loop import Diverged, train
+from .modelfile import ModelFile, write_model
 from .order import Order, Shuffled
 from .snapshots import Snapshots
 from .state import TrainState
@@ -17,6 +18,7 @@ __all__ = [
     "AdamW",
     "Checkpoints",
     "Diverged",
+    "ModelFile",
     "Muon",
     "Order",
     "PostHoc",
@@ -30,4 +32,5 @@ __all__ = [
     "export",
     "load_weights",
     "train",
+    "write_model",
 ]

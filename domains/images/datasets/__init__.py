@@ -13,8 +13,19 @@ from ..container import Images
 from .cifar10 import get_cifar10
 from .digits import get_digits
 from .fashion_mnist import get_fashion_mnist
+from .glyphs import get_glyphs
+from .scenes import get_scenes
 
-__all__ = ["DATASETS", "get_cifar10", "get_digits", "get_fashion_mnist", "load", "split"]
+__all__ = [
+    "DATASETS",
+    "get_cifar10",
+    "get_digits",
+    "get_fashion_mnist",
+    "get_glyphs",
+    "get_scenes",
+    "load",
+    "split",
+]
 
 PARTS = ("train", "test")
 
@@ -22,6 +33,8 @@ DATASETS: Mapping[str, Callable[[Path | None], tuple[Images, Path]]] = {
     "digits": get_digits,
     "fashion-mnist": get_fashion_mnist,
     "cifar10": get_cifar10,
+    "glyphs": get_glyphs,
+    "scenes": get_scenes,
 }
 """How to fetch each data set or take it from a local copy; the functions return it and where it is kept."""
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from sciffusion.denoiser import Denoiser
-from sciffusion.domains.images import ImageModel, Images, SamplingConfig, load
-from sciffusion.domains.images.adapter import Condition
+from sciffusion.domains.images import Guide, ImageModel, Images, SamplingConfig, load
 from sciffusion.guidance import CFG, Interval
+from sciffusion.sampling import Condition
 from sciffusion.training import export
 
 from .small import bars, shaken
@@ -56,7 +56,7 @@ def test_guidance_is_a_scale_or_anything_of_the_core(model: ImageModel) -> None:
 
     close(images(3.0), images(core))
     close(images(None), images(model.sampling.scale))
-    close(images(1.0), images(model.autoguided(model, 3.0)))
+    close(images(1.0), images(Guide(3.0, weak=model.denoiser)))
     never = replace(model, sampling=replace(model.sampling, low=50.0))
     close(images(1.0), images(3.0, never))
     assert float((images(1.0).pixels - images(3.0).pixels).abs().max()) > 1e-3
