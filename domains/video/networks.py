@@ -1,4 +1,4 @@
-"""The network of films: a transformer over space and time with a noise level for every frame."""
+"""The networks of films: a transformer over space and time, and a U-Net; both with a noise level for every frame."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciffusion.networks import DiT, NoiseLevel
+from sciffusion.networks import DiT, NoiseLevel, UNet
 
-__all__ = ["FilmNet", "TransformerConfig"]
+__all__ = ["FilmNet", "TransformerConfig", "UNetConfig"]
 
 
 @final
@@ -35,6 +36,31 @@ class TransformerConfig:
 
 
 @final
+@dataclass(frozen=True)
+class UNetConfig:
+    """A U-Net of single frames whose levels may end in attention along time, which is the identity before training.
+
+    Squares of ``patch`` x ``patch`` pixels become channels of the finest level, which saves most of the time. ``widths``
+    are the channels of the levels, each half as fine as the one before, with ``blocks`` on the way down and as many on
+    the way up. ``attention`` and ``temporal`` name the levels that attend within frames and along time.
+    """
+
+    kind: Literal["unet"] = "unet"
+    patch: int = 2
+    widths: tuple[int, ...] = (32, 64, 96)
+    blocks: int = 1
+    attention: tuple[bool, ...] = (False, True, True)
+    temporal: tuple[bool, ...] = (False, True, True)
+    head_width: int = 32
+    embedding: int = 64
+    walls: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patch < 1:
+            raise ValueError(f"patch must be at least 1, got {self.patch}")
+
+
+@final
 class FilmNet(nn.Module):
     """A network of films (B, T, C, H, W) of any size, called as :class:`~sciffusion.denoiser.Preconditioned` calls it.
 
@@ -45,7 +71,10 @@ class FilmNet(nn.Module):
     """
 
     def __init__(
-        self, config: TransformerConfig, channels: int, attributes: Mapping[str, int]
+        self,
+        config: TransformerConfig | UNetConfig,
+        channels: int,
+        attributes: Mapping[str, int],
     ) -> None:
         super().__init__()
         self.config = config
@@ -53,18 +82,7 @@ class FilmNet(nn.Module):
         self.tables = nn.ModuleDict(
             {k: nn.Embedding(n + 1, config.embedding) for k, n in attributes.items()}
         )
-        self.body = DiT(
-            channels + 4 * config.walls,
-            channels,
-            dims=3,
-            patch=(1, config.patch, config.patch),
-            width=config.width,
-            depth=config.depth,
-            heads=config.heads,
-            expansion=config.expansion,
-            embedding=config.embedding,
-            attention=config.attention,
-        )
+        self.body = _body(config, channels + 4 * config.walls, channels)
 
     def forward(
         self,
@@ -94,7 +112,45 @@ class FilmNet(nn.Module):
             vector = vector + (row if vector.ndim == 2 else row.unsqueeze(1))
         x = x.transpose(1, 2)
         seen = torch.cat((x, _walls(x)), 1) if self.config.walls else x
+        if isinstance(self.config, UNetConfig):
+            return _coarse(self.body, seen, vector, self.config.patch).transpose(1, 2)
         return self.body(seen, vector).transpose(1, 2)
+
+
+def _body(config: TransformerConfig | UNetConfig, inner: int, outer: int) -> nn.Module:
+    """The network between so many channels of pixels."""
+    if isinstance(config, UNetConfig):
+        return UNet(
+            inner * config.patch**2,
+            outer * config.patch**2,
+            widths=config.widths,
+            blocks=config.blocks,
+            attention=config.attention,
+            temporal=config.temporal,
+            head_width=config.head_width,
+            embedding=config.embedding,
+        )
+    return DiT(
+        inner,
+        outer,
+        dims=3,
+        patch=(1, config.patch, config.patch),
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        expansion=config.expansion,
+        embedding=config.embedding,
+        attention=config.attention,
+    )
+
+
+def _coarse(body: nn.Module, x: Tensor, vector: Tensor, patch: int) -> Tensor:
+    """A network of films (B, C, T, H, W) whose squares of pixels are channels; what is missing of squares is black."""
+    h, w = x.shape[3:]
+    x = F.pad(x, (0, -w % patch, 0, -h % patch))
+    frames = F.pixel_unshuffle(x.transpose(1, 2), patch).transpose(1, 2)
+    out: Tensor = body(frames, vector)
+    return F.pixel_shuffle(out.transpose(1, 2), patch).transpose(1, 2)[..., :h, :w]
 
 
 def _walls(x: Tensor) -> Tensor:
