@@ -23,6 +23,7 @@ from .adapter import ModelConfig, read_parts
 from .container import Images
 from .control import edges
 from .task import ImageTask
+from .texts import told
 from .verbs import batches
 
 __all__ = ["ImageModel"]
@@ -57,7 +58,8 @@ class ImageModel:
     @property
     def attributes(self) -> tuple[str, ...]:
         """What images may be asked by."""
-        return self.config.attributes
+        told = {"text": self.config.text is not None, "reference": bool(self.config.reference)}
+        return (*self.config.attributes, *(k for k, is_ in told.items() if is_))
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +84,9 @@ class ImageModel:
         Args:
             n: how many.
             given: attributes by name, ``{"label": "Sneaker"}``: one value for all images, or one for each; a value is a
-                class or its number, None leaves it open. What is not named takes all its classes in turn.
+                class or its number, None leaves it open. What is not named takes all its classes in turn. A model of
+                texts takes ``{"text": "a red square left of a blue circle"}``, a model of references ``reference``, a
+                vector for all images, (E,), or one for each, (N, E).
             guidance: a scale (1: none), or any guidance of the core; None: the model's own.
             size: height and width; None: as in training. Others are new to the network.
             seed: of everything random.
@@ -110,7 +114,10 @@ class ImageModel:
             made = sampler(denoiser, start, noise).x
             assert isinstance(made, Tensor)
             parts.append(made)
-        return self.decode(torch.cat(parts), size, self.labels(cond))
+        labels = self.labels(cond)
+        if self.config.text is not None:
+            labels["text"] = np.array(told((given or {}).get("text"), n))
+        return self.decode(torch.cat(parts), size, labels)
 
     def condition(self, given: Given, n: int) -> dict[str, Tensor]:
         """What is asked of n images as the network's condition; what is not named stays open.
@@ -118,8 +125,13 @@ class ImageModel:
         Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
         """
         config = self.config
-        labels = {k: v for k, v in given.items() if k != config.control}
+        apart = {*self.attributes, config.control} - set(config.attributes)
+        labels = {k: v for k, v in given.items() if k not in apart}
         cond = config.asked.condition(labels, n)
+        if config.text is not None:
+            cond |= config.text.condition(given.get("text"), n)
+        if config.reference:
+            cond["reference"] = _reference(given.get("reference"), n, config.reference)
         if config.control is not None:
             cond[config.control] = self._hint(given.get(config.control), n)
         return {k: v.to(self.device) for k, v in cond.items()}
@@ -150,9 +162,14 @@ class ImageModel:
         return hint.expand(n, *hint.shape[1:]).float()
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
-        """The denoiser with a condition bound, guided (None: as the model is sampled)."""
+        """The denoiser with a condition bound, guided (None: as the model is sampled).
+
+        A control is no part of what guidance strengthens: it acts in both predictions.
+        """
         empty = self.config.null()
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
+        if self.config.control is not None:
+            null[self.config.control] = cond[self.config.control]
         return self.sampling.guided(self.denoiser, cond, null, guidance)
 
     @torch.no_grad()
@@ -216,3 +233,15 @@ class ImageModel:
         return cls(
             task.config.model, denoiser.eval(), task.codec.eval(), task.config.sampling, info
         )
+
+
+def _reference(value: object, n: int, width: int) -> Tensor:
+    """The references of n images, zero where there are none."""
+    if value is None:
+        return torch.zeros(n, width)
+    found = torch.as_tensor(value, dtype=torch.float32)
+    if found.shape not in ((width,), (n, width)):
+        raise ValueError(
+            f"reference must be ({width},) or ({n}, {width}), got {tuple(found.shape)}"
+        )
+    return found.expand(n, width)

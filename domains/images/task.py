@@ -61,13 +61,15 @@ class ObjectiveConfig:
     """What is minimised, and at which noise levels.
 
     The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``: on rectified flow times are then
-    logit-normal. ``drop`` is the share of the images that lose their condition, ``flip`` that of images turned left to
-    right (only where that changes no class).
+    logit-normal. ``drop`` is the share of the images that lose their condition; a model under control loses its classes
+    so often, and apart from them its edges at ``drop_control``. ``flip`` is the share of images turned left to right
+    (only where that changes no class).
     """
 
     time_mean: float = -0.3
     time_std: float = 1.3
     drop: float = 0.1
+    drop_control: float = 0.1
     flip: float = 0.0
 
 
@@ -159,7 +161,7 @@ class ImageTask(Task[Batch]):
             weight=EDM(),
             times=LogNormal(config.objective.time_mean, config.objective.time_std),
             null=null or None,
-            drop=config.objective.drop if null else 0.0,
+            drop=_drops(model, config.objective),
         )
 
     def _rows(self, images: Images) -> dict[str, Tensor]:
@@ -216,7 +218,9 @@ class ImageTask(Task[Batch]):
         rng = np.random.default_rng(key)
         detailed = rng.random(len(indices)) < self.config.data.detailed
         rows = [{k: images.labels[k][i] for k in self.captions.needs} for i in indices.tolist()]
-        drawn = [self.captions.draw(row, rng, bool(d)) for row, d in zip(rows, detailed, strict=True)]
+        drawn = [
+            self.captions.draw(row, rng, bool(d)) for row, d in zip(rows, detailed, strict=True)
+        ]
         return text.condition(drawn, len(drawn))
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
@@ -251,6 +255,14 @@ class ImageTask(Task[Batch]):
             "images": len(self.images),
             "base": c.base,
         }
+
+
+def _drops(model: ModelConfig, objective: ObjectiveConfig) -> float | dict[str, float]:
+    """Which share of the images loses its condition, or each entry of it: guidance by classes keeps the control."""
+    if model.control is None:
+        return objective.drop if model.null() else 0.0
+    drops = dict.fromkeys(model.attributes, objective.drop)
+    return drops | {model.control: objective.drop_control}
 
 
 def _unit(pixels: Tensor) -> Tensor:

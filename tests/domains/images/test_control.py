@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from sciffusion.domains.images import ImageModel, ImageTask, load, train
 from sciffusion.domains.images.control import edges
@@ -64,6 +65,43 @@ def test_a_batch_shows_the_edges_of_its_images(tmp_path: Path) -> None:
     x, cond = task.batch(torch.arange(24).numpy(), 3, torch.device("cpu"))
     torch.testing.assert_close(cond["edges"], edges(task.codec.decode(x)))
     assert torch.equal(task.codec.affine.mean, base.codec.affine.mean)
+
+
+def test_classes_and_edges_are_dropped_apart_in_training(tmp_path: Path) -> None:
+    path = shaken().save(tmp_path / "base.safetensors")
+    config = replace(settings(), base=str(path))
+    objective = replace(config.objective, drop=0.5, drop_control=0.3)
+    task = ImageTask(replace(config, objective=objective), bars())
+    seen = watched(model := task.model())
+    batch = task.batch(torch.arange(24).numpy(), 0, torch.device("cpu"))
+    for key in range(20):
+        task.loss(model, batch, key)
+    asked = torch.cat([cond["label"] for cond in seen]) < 2
+    shown = torch.cat([cond["edges"] for cond in seen]).flatten(1).any(1)
+    # 480 pairs of independent events: four standard deviations are less than 0.1
+    for a, b, share in ((asked, shown, 0.35), (~asked, shown, 0.35), (asked, ~shown, 0.15)):
+        assert float((a & b).float().mean()) == pytest.approx(share, abs=0.1)
+
+
+def test_guidance_by_a_class_keeps_the_edges() -> None:
+    model = shaken().controlled()
+    seen = watched(model.denoiser)
+    given = {"label": ["down", "across"], "edges": bars(2)}
+    model.sample(2, given=given, steps=2, guidance=2.0)
+    hint = edges(bars(2).to_floats().pixels)
+    for cond in seen:
+        for i in range(0, len(cond["edges"]), 2):
+            assert torch.equal(cond["edges"][i : i + 2], hint)
+    asked = torch.cat([cond["label"] for cond in seen])
+    assert sorted(asked.tolist()) == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
+def watched(model: nn.Module) -> list[dict[str, Tensor]]:
+    """The conditions that the network of a denoiser is given, as they come."""
+    seen: list[dict[str, Tensor]] = []
+    net = model.get_submodule("net")
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(dict(inputs[2])))
+    return seen
 
 
 def test_hints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
