@@ -5,6 +5,8 @@
 >>> model.sample(1, {"digit": 7, "speaker": "theo"}, seed=0)         # doctest: +SKIP
 """
 
+from sciffusion.sampling import Guide, SamplingConfig
+
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .clip import Clip, Clips
@@ -16,7 +18,6 @@ from .mel import LogMel, MelConfig
 from .model import AudioModel
 from .networks import FramesConfig, PatchesConfig, UNetConfig
 from .recovery import GriffinLim, Recovery
-from .sampling import Guide, SamplingConfig
 from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig

@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sciffusion.config import load as load_config
-from sciffusion.errors import did_you_mean
+from sciffusion.shelf import Shelf
 from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
@@ -26,12 +26,12 @@ __all__ = ["check_output", "load", "models", "recipe", "train"]
 FORMATS = (".wav", ".flac", ".ogg")
 """What clips are written to."""
 
-_HERE = Path(__file__).parent
+_SHELF = Shelf(Path(__file__).parent)
 
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files."""
-    return _shipped("weights/*.safetensors")
+    return _SHELF.all("model")
 
 
 def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
@@ -43,7 +43,7 @@ def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
         FileNotFoundError: neither; the message lists the names.
         ValueError: the recovery is made for other spectrograms.
     """
-    return AudioModel.from_file(_find("model", name, models()), recovery)
+    return AudioModel.from_file(_SHELF.find("model", name), recovery)
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
@@ -53,29 +53,13 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    return load_config(AudioTraining, _find("recipe", name, _shipped("recipes/*.yaml")), overrides)
+    return load_config(AudioTraining, _SHELF.find("recipe", name), overrides)
 
 
 def check_output(path: Path) -> None:
     """Raise ``ValueError`` unless clips can be written to a file of this name."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--out {path}: end it with one of {', '.join(FORMATS)}")
-
-
-def _shipped(pattern: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
-
-
-def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
-    """The file that a name stands for, or that it is."""
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        listed = ", ".join(shipped) or "none"
-        hint = did_you_mean(str(name), shipped)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path
 
 
 def train(

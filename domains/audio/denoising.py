@@ -32,8 +32,8 @@ from .recovery import envelope
 from .task import PEAK
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["denoise"]
 

@@ -19,8 +19,8 @@ from .filling import Drawing
 from .given import Given
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["edit", "interpolate"]
 

@@ -26,8 +26,8 @@ from .adapter import Condition, mel_state
 from .clip import Clip
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["METHOD", "Drawing", "Replacement", "complete"]
 

@@ -19,17 +19,17 @@ from sciffusion.denoiser import Denoiser
 from sciffusion.guidance import Energy
 from sciffusion.inverse import MMPS, Function, Posterior
 from sciffusion.layout import Masked
+from sciffusion.sampling import Condition, Guide
+from sciffusion.sampling import Guidance as OfTheCore
 from sciffusion.state import State, Value
 
-from .adapter import Condition
 from .mel import MelConfig
 from .recovery import envelope
 
 if TYPE_CHECKING:
     from .model import AudioModel
-    from .sampling import Guide
 
-__all__ = ["Property", "Sound", "Towards", "brightness", "loudness", "pitch"]
+__all__ = ["Guidance", "Property", "Sound", "Towards", "brightness", "loudness", "pitch"]
 
 
 @final
@@ -146,3 +146,7 @@ class Towards:
         y = torch.tensor([[self.target]], device=model.device)
         operator = Function(lambda x: value(x)[:, None])
         return Posterior(inner, operator, y, self.scale**-0.5, MMPS(1))
+
+
+Guidance = OfTheCore | Towards
+"""What the core knows as guidance, or :class:`Towards` a property of the sound."""

@@ -19,8 +19,8 @@ from .mel import MelConfig, filters
 from .recovery import GriffinLim, consistent, magnitudes
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["extend", "in_band", "inpaint", "lower_bins", "phased", "super_resolve"]
 

@@ -20,8 +20,8 @@ from .clip import Clips
 from .task import PEAK
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["Reward", "sample_by_reward"]
 

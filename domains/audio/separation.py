@@ -34,8 +34,8 @@ from .given import Given
 from .recovery import envelope
 
 if TYPE_CHECKING:
+    from .functionals import Guidance
     from .model import AudioModel
-    from .sampling import Guidance
 
 __all__ = ["Sources", "separate"]
 

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from sciffusion.config import load as load_config
-from sciffusion.config import parse, to_dict
 from sciffusion.denoiser import Denoiser, Preconditioned
 from sciffusion.errors import did_you_mean
 from sciffusion.grid import Power
 from sciffusion.guidance import CFG
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.progress import track
 from sciffusion.samplers import Multistep, Sampler
+from sciffusion.shelf import Shelf
 from sciffusion.state import State
-from sciffusion.training import TrainState, export, load_weights
+from sciffusion.training import ModelFile, TrainState, write_model
 from sciffusion.training import train as run_training
 
 from .adapter import ModelConfig, atom_classes, molecule_state
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MoleculeModel", "SamplingConfig", "load", "models", "recipe", "train"]
 
-_HERE = Path(__file__).parent
+_SHELF = Shelf(Path(__file__).parent)
 
 
 @final
@@ -132,7 +133,7 @@ class MoleculeModel:
         order = np.argsort(counts, kind="stable")
         batches = [order[i : i + batch_size] for i in range(0, n, batch_size)]
         parts = []
-        for rows in _track(batches, progress):
+        for rows in track(batches, show=progress):
             parts.append(self._run(denoiser, sampler, counts[rows], [seeds[i] for i in rows]))
         return Molecules.concatenate(parts)[np.argsort(order, kind="stable")]
 
@@ -209,35 +210,28 @@ class MoleculeModel:
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16; :func:`load` reads it."""
         meta = {
-            "kind": "molecules",
-            "model": to_dict(self.config),
+            "model": self.config,
             "sizes": self.sizes.to_dict(),
-            "sampling": to_dict(self.sampling),
+            "sampling": self.sampling,
             "normaliser": self.normaliser.to_dict() if self.normaliser else None,
             "info": dict(self.info or {}),
         }
-        export(self.denoiser.state_dict(), path, meta, torch.float16)
-        return Path(path)
+        return write_model(path, "molecules", meta, {"": self.denoiser.state_dict()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> MoleculeModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "molecules":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a molecular model"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(ModelConfig, fields["model"], source=str(path))
+        file = ModelFile.read(path, "molecules", "a molecular model")
+        config, normaliser = file.config(ModelConfig, "model"), file.meta["normaliser"]
         denoiser = config.denoiser()
-        denoiser.load_state_dict(tensors)
+        denoiser.load_state_dict(file.tensors)
         return cls(
             config,
             denoiser.eval(),
-            SizePrior.from_dict(fields["sizes"]),
-            parse(SamplingConfig, fields["sampling"], source=str(path)),
-            Normaliser.from_dict(fields["normaliser"]) if fields["normaliser"] else None,
-            fields["info"],
+            SizePrior.from_dict(file.meta["sizes"]),
+            file.config(SamplingConfig, "sampling"),
+            Normaliser.from_dict(normaliser) if normaliser else None,
+            file.meta["info"],
         )
 
     @classmethod
@@ -280,19 +274,9 @@ class _ForAll(Denoiser):
         return CFG(self.denoiser, batch, None, self.scale)(x_t, t, cond, previous)
 
 
-def _track(batches: Sequence[Any], progress: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(
-        batches, "sampling", console=console, disable=not (progress and console.is_terminal)
-    )
-
-
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files."""
-    return _shipped("weights/*.safetensors")
+    return _SHELF.all("model")
 
 
 def load(name: str | Path) -> MoleculeModel:
@@ -301,7 +285,7 @@ def load(name: str | Path) -> MoleculeModel:
     Raises:
         FileNotFoundError: neither; the message lists the names.
     """
-    return MoleculeModel.from_file(_find("model", name, models()))
+    return MoleculeModel.from_file(_SHELF.find("model", name))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> MoleculeTraining:
@@ -311,24 +295,8 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> MoleculeTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    path = _find("recipe", name, _shipped("recipes/*.yaml"))
+    path = _SHELF.find("recipe", name)
     return load_config(MoleculeTraining, path, overrides)
-
-
-def _shipped(pattern: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
-
-
-def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
-    """The file that a name stands for, or that it is."""
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        listed = ", ".join(shipped) or "none"
-        hint = did_you_mean(str(name), shipped)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path
 
 
 def train(

@@ -8,14 +8,16 @@
 What needs Pillow, PyAV, scikit-learn or matplotlib imports them when it is called.
 """
 
+from sciffusion.sampling import Guide, SamplingConfig
+
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
 from .datasets import DATASETS, MovingDigits, digits
 from .demo import demo
 from .film import Film, Films
-from .model import SamplingConfig, VideoModel
+from .model import VideoModel
 from .motion import Flights, flights, flow, warp_error
-from .networks import TransformerConfig
+from .networks import TransformerConfig, UNetConfig
 from .sources import judge, read
 from .task import DataConfig, ObjectiveConfig, VideoTask, VideoTraining
 
@@ -32,8 +34,10 @@ __all__ = [
     "ModelConfig",
     "MovingDigits",
     "ObjectiveConfig",
+    "Guide",
     "SamplingConfig",
     "TransformerConfig",
+    "UNetConfig",
     "VideoModel",
     "VideoTask",
     "VideoTraining",

@@ -11,11 +11,8 @@ its class, (B,), or the number of classes where the attribute is left open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
-
-from torch import Tensor
 
 from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
@@ -24,11 +21,9 @@ from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
 
 from .film import CHANNELS
-from .networks import FilmNet, TransformerConfig
+from .networks import FilmNet, TransformerConfig, UNetConfig
 
-__all__ = ["Condition", "ModelConfig"]
-
-Condition = Mapping[str, Tensor]
+__all__ = ["ModelConfig"]
 
 
 @final
@@ -44,7 +39,7 @@ class ModelConfig:
 
     channels: int = 1
     shape: tuple[int, int, int] = (16, 32, 32)
-    network: TransformerConfig = TransformerConfig()
+    network: TransformerConfig | UNetConfig = TransformerConfig()
     schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
     target: Literal["x0", "v"] = "x0"
     attributes: tuple[str, ...] = ()

@@ -13,10 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sciffusion.config import load as load_config
-from sciffusion.errors import did_you_mean
+from sciffusion.config import read_yaml
+from sciffusion.shelf import Shelf
 from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
+from .autoencoder import CausalAutoencoder
+from .autoencoder_task import AutoencoderTask, AutoencoderTraining
 from .film import Films
 from .lessons import Crops, Lessons
 from .model import VideoModel
@@ -24,14 +27,22 @@ from .task import VideoTask, VideoTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
 
+Training = VideoTraining | AutoencoderTraining
+Trained = VideoModel | CausalAutoencoder
+
+_KINDS: Mapping[object, type[Training]] = {
+    "diffusion": VideoTraining,
+    "autoencoder": AutoencoderTraining,
+}
+
 _FORMATS = (".gif", ".mp4", ".npz")
 
-_HERE = Path(__file__).parent
+_SHELF = Shelf(Path(__file__).parent)
 
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files."""
-    return _shipped("weights/*.safetensors")
+    return _SHELF.all("model")
 
 
 def load(name: str | Path) -> VideoModel:
@@ -39,17 +50,22 @@ def load(name: str | Path) -> VideoModel:
 
     Raises ``FileNotFoundError`` for neither; the message lists the names.
     """
-    return VideoModel.from_file(_find("model", name, models()))
+    return VideoModel.from_file(_SHELF.find("model", name))
 
 
-def recipe(name: str | Path, overrides: Sequence[str] = ()) -> VideoTraining:
+def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
     """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
+
+    Its key ``kind`` says what is trained: ``diffusion`` (the default) or an ``autoencoder``.
 
     Raises:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    return load_config(VideoTraining, _find("recipe", name, _shipped("recipes/*.yaml")), overrides)
+    path = _SHELF.find("recipe", name)
+    # an unknown kind is told as the mistake that it is by the reader of the default one
+    kind = _KINDS.get(read_yaml(path).get("kind", "diffusion"), VideoTraining)
+    return load_config(kind, path, overrides)
 
 
 def check_output(path: Path) -> None:
@@ -61,18 +77,19 @@ def check_output(path: Path) -> None:
 
 
 def train(
-    config: VideoTraining,
+    config: Training,
     directory: str | Path,
     films: Films | None = None,
     valid: Films | None = None,
     *,
     resume: bool = True,
-) -> tuple[VideoModel, TrainState]:
-    """Train a model in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
+) -> tuple[Trained, TrainState]:
+    """Train in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
 
-    The data are those that the configuration names, or ``films`` and ``valid``, films of your own. The same call runs
-    in one process or in many (``torchrun``). Returns the model with averaged weights and the state of the run;
-    ``state.stopped`` says why it ended early, if it did.
+    What is trained, the type of ``config`` says: a model of films, or an autoencoder. The data are those that it names,
+    or ``films`` and ``valid``, films of your own. The same call runs in one process or in many (``torchrun``). Returns
+    what was trained, with averaged weights, and the state of the run; ``state.stopped`` says why it ended early, if it
+    did.
     """
     directory = Path(directory)
     shapes = config.data.shapes
@@ -83,29 +100,24 @@ def train(
             held = config.data.lessons(config.data.valid)
     else:
         lessons = Crops(films, shapes)
-    task = VideoTask(config, lessons, held)
+    task: VideoTask | AutoencoderTask
+    if isinstance(config, AutoencoderTraining):
+        task = AutoencoderTask(config, lessons, held)
+    else:
+        task = VideoTask(config, lessons, held)
     state = run_training(task, config.train, directory, resume=resume)
     tensors = state.tensors()  # gathered from all processes, so all of them must call it
+    weights = tensors.get("ema", tensors["model"])
     info = {"steps": state.step, "films": len(lessons), "recipe": task.describe()}
-    model = VideoModel.from_training(task, tensors.get("ema", tensors["model"]), info)
+    first, path = int(os.environ.get("RANK", "0")) == 0, directory / "model.safetensors"
+    if isinstance(task, AutoencoderTask):
+        made = task.finished(weights)
+        if first:
+            made.save(path, info)
+        return made, state
+    model = VideoModel.from_training(task, weights, info)
     if films is not None:
         model = replace(model, rate=films[0].rate)
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save(directory / "model.safetensors")
+    if first:
+        model.save(path)
     return model, state
-
-
-def _shipped(pattern: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
-
-
-def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
-    """The file that a name stands for, or that it is."""
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        listed = ", ".join(shipped) or "none"
-        hint = did_you_mean(str(name), shipped)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -13,63 +12,26 @@ import torch
 from torch import Tensor
 
 from sciffusion.codec import Affine
-from sciffusion.config import parse, to_dict
 from sciffusion.denoiser import Denoiser, Preconditioned
-from sciffusion.grid import FlowTime
-from sciffusion.guidance import CFG, Interval
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
-from sciffusion.samplers import Multistep, Sampler
-from sciffusion.training import export, load_weights
+from sciffusion.progress import track
+from sciffusion.samplers import Sampler
+from sciffusion.sampling import Condition, Guidance, SamplingConfig
+from sciffusion.training import ModelFile, write_model
 
 from . import verbs
-from .adapter import Condition, ModelConfig
+from .adapter import ModelConfig
 from .film import Film, Films
 from .task import VideoTask, decoded, encoded, pixels
 
-__all__ = ["Guidance", "SamplingConfig", "VideoModel"]
+__all__ = ["SAMPLING", "VideoModel"]
 
-Guidance = float | Callable[[Denoiser, Condition, Condition], Denoiser]
-"""A scale (1: none), or any guidance of the core: a function of the denoiser, the condition and its absence."""
+SAMPLING = SamplingConfig(steps=16, shift=3.0, scale=3.0)
+"""How a model of films is sampled unless told otherwise: 32 calls, for every step is guided."""
 
 _LABELS = 8
 """Numbers that every film's stream begins with: they draw the attributes that nobody asked for."""
-
-
-@final
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a model is sampled unless told otherwise; stored with it.
-
-    A multistep solver of ``order`` with noise ``eta`` (0: the deterministic flow) takes ``steps`` steps, evenly in flow
-    time with a ``shift`` towards high noise. A guidance of ``scale`` acts at log-SNRs from ``low`` to ``high`` only;
-    outside, a step costs one call of the network instead of two. As it stands, every step is guided: 32 calls.
-    """
-
-    steps: int = 16
-    order: int = 2
-    eta: float = 0.0
-    shift: float = 3.0
-    scale: float = 3.0
-    low: float | None = None
-    high: float | None = None
-
-    def sampler(self, steps: int | None = None) -> Sampler:
-        """The core's sampler, with another number of steps if wanted."""
-        steps = self.steps if steps is None else steps
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        return Sampler(Multistep(min(self.order, steps), self.eta), steps, FlowTime(self.shift))
-
-    def guided(
-        self, denoiser: Denoiser, cond: Condition, null: Condition, scale: float
-    ) -> Denoiser:
-        """The denoiser with its condition, guided by the absence of it (Ho & Salimans, 2022)."""
-        if scale == 1 or not null:
-            return denoiser.given(cond or None)
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        return Interval(CFG(denoiser, cond, null, scale), low, high)
 
 
 @final
@@ -87,7 +49,7 @@ class VideoModel:
     affine: Affine
     shares: Mapping[str, Tensor]
     rate: float = 8.0
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = SAMPLING
     info: Mapping[str, Any] | None = None
 
     animate = verbs.animate
@@ -153,7 +115,7 @@ class VideoModel:
         cond = self.condition(given or {}, n, Noise(seeds))
         sampler = sampler or self.sampling.sampler(steps)
         parts = []
-        for rows in _track(torch.arange(n).split(batch_size), progress):
+        for rows in track(torch.arange(n).split(batch_size), show=progress):
             noise = Noise([seeds[i] for i in rows.tolist()])
             noise.uniform(torch.zeros(len(rows), _LABELS), Dense(len(rows)))  # those that chose
             like = torch.zeros(len(rows), *shape, device=self.device)
@@ -198,10 +160,7 @@ class VideoModel:
         """The same of another denoiser that wraps the model's."""
         empty = self.config.asked.sizes
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
-        if guidance is None or isinstance(guidance, (int, float)):
-            scale = self.sampling.scale if guidance is None else float(guidance)
-            return self.sampling.guided(denoiser, cond, null, scale)
-        return guidance(denoiser, cond, null)
+        return self.sampling.guided(denoiser, cond, null, guidance)
 
     def encode(self, films: Sequence[Film]) -> Tensor:
         """Films of one shape as the model sees them, (N, T, C, H, W).
@@ -226,39 +185,29 @@ class VideoModel:
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16."""
         meta = {
-            "kind": "video",
-            "model": to_dict(self.config),
-            "sampling": to_dict(self.sampling),
+            "model": self.config,
+            "sampling": self.sampling,
             "rate": self.rate,
             "info": dict(self.info or {}),
         }
-        exact = {f"affine.{k}": v for k, v in self.affine.state_dict().items()}
-        exact |= {f"shares.{k}": v for k, v in self.shares.items()}
-        weights = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
-        export(weights, path, meta, torch.float16, exact=exact)
-        return Path(path)
+        exact = {"affine": self.affine.state_dict(), "shares": self.shares}
+        return write_model(path, "video", meta, {"net": self.denoiser.state_dict()}, exact)
 
     @classmethod
     def from_file(cls, path: str | Path) -> VideoModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "video":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a model of films"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(ModelConfig, fields["model"], source=str(path))
+        file = ModelFile.read(path, "video", "a model of films")
+        config, affine = file.config(ModelConfig, "model"), file.part("affine")
         denoiser = config.denoiser()
-        denoiser.load_state_dict(_under("net.", tensors))
-        affine = _under("affine.", tensors)
+        denoiser.load_state_dict(file.part("net"))
         return cls(
             config,
             denoiser.eval(),
             Affine(affine["mean"], affine["std"]),
-            _under("shares.", tensors),
-            float(fields["rate"]),
-            parse(SamplingConfig, fields["sampling"], source=str(path)),
-            fields["info"],
+            file.part("shares"),
+            float(file.meta["rate"]),
+            file.config(SamplingConfig, "sampling"),
+            file.meta["info"],
         )
 
     @classmethod
@@ -276,18 +225,3 @@ class VideoModel:
         }
         shares = {name: count / count.sum() for name, count in counts.items()}
         return cls(task.config.model, denoiser.eval(), task.affine, shares, info=info)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _track(batches: Sequence[Any], progress: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(
-        batches, "sampling", console=console, disable=not (progress and console.is_terminal)
-    )

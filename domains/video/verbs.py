@@ -17,12 +17,13 @@ from torch import Tensor
 from sciffusion.inverse import MMPS, Known, Mask, Method, Posterior
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler
+from sciffusion.sampling import Guidance
 
 from .film import Film, Films
 from .task import decoded
 
 if TYPE_CHECKING:
-    from .model import Guidance, VideoModel
+    from .model import VideoModel
 
 __all__ = ["METHOD", "animate", "extend", "inpaint", "interpolate_time"]
 

@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sciffusion.config import load as load_config
-from sciffusion.errors import did_you_mean
+from sciffusion.shelf import Shelf
 from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "models", "recipe", "train"]
 
-_HERE = Path(__file__).parent
+_SHELF = Shelf(Path(__file__).parent)
 
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files; the forecast model comes first."""
-    found = _shipped("weights/*.safetensors")
+    found = _SHELF.all("model")
     return {name: found[name] for name in sorted(found, key=lambda name: (name != "speedy", name))}
 
 
@@ -40,7 +40,7 @@ def load(name: str | Path) -> WeatherModel:
     Raises:
         FileNotFoundError: neither; the message lists the names.
     """
-    return WeatherModel.from_file(_find("model", name, models()))
+    return WeatherModel.from_file(_SHELF.find("model", name))
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> WeatherTraining:
@@ -50,25 +50,7 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> WeatherTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    return load_config(
-        WeatherTraining, _find("recipe", name, _shipped("recipes/*.yaml")), overrides
-    )
-
-
-def _shipped(pattern: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_HERE.glob(pattern))}
-
-
-def _find(kind: str, name: str | Path, shipped: Mapping[str, Path]) -> Path:
-    """The file that a name stands for, or that it is."""
-    path = shipped.get(str(name), Path(name))
-    if not path.is_file():
-        listed = ", ".join(shipped) or "none"
-        hint = did_you_mean(str(name), shipped)
-        raise FileNotFoundError(
-            f"no {kind} {str(name)!r}: not a file, and none that ships ({listed}). {hint}".rstrip()
-        )
-    return path
+    return load_config(WeatherTraining, _SHELF.find("recipe", name), overrides)
 
 
 def train(

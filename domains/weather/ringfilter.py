@@ -31,12 +31,12 @@ from sciffusion.networks import Circular, Conv, NoiseLevel
 from sciffusion.noise import Noise
 from sciffusion.objective import EDM, LogitNormal, Objective
 from sciffusion.process import Gaussian
+from sciffusion.progress import track
 from sciffusion.samplers import Multistep, Sampler
 from sciffusion.schedule import RectifiedFlow
 
 from .baselines.kalman import EnsembleFilter
 from .simulators.lorenz96 import Lorenz96
-from .simulators.trajectories import track
 
 __all__ = ["Correction", "Lessons", "RingFilter", "learn"]
 
@@ -285,7 +285,7 @@ def _descend(
     optimizer = torch.optim.AdamW(module.parameters(), lr, weight_decay=1e-3)
     rise = max(steps // 20, 1)
     module.train()
-    for step in track(range(steps), steps, title, progress):
+    for step in track(range(steps), title, show=progress):
         share = min((step + 1) / rise, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = lr * share

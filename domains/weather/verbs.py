@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sciffusion.progress import track
 from sciffusion.samplers import Sampler
 
 from .fields import Fields
@@ -24,8 +24,6 @@ from .sources import read
 from .times import Times, shift, show
 
 __all__ = ["downscale", "forecast", "interpolate_time", "sample", "track"]
-
-T = TypeVar("T")
 
 
 def forecast(
@@ -140,7 +138,7 @@ def downscale(
 
     pieces = np.array_split(starts, -(-len(starts) * members // batch_size))
     values = torch.cat(
-        [part(rows) for rows in track([p for p in pieces if len(p)], "downscaling", None, progress)]
+        [part(rows) for rows in track([p for p in pieces if len(p)], "downscaling", show=progress)]
     )
     return fine.dataset(values, shift(coarse.fields.times[starts], config.targets[-1]))
 
@@ -170,7 +168,7 @@ def interpolate_time(
         raise ValueError(f"no time of ds has all the inputs {config.inputs} (hours)")
     made: dict[int, list[Tensor]] = {h: [] for h in config.targets}
     pieces = [p for p in np.array_split(starts, -(-len(starts) * members // batch_size)) if len(p)]
-    for rows in track(pieces, "interpolating", None, progress):
+    for rows in track(pieces, "interpolating", show=progress):
         times = fields.times[rows]
         x = frame.encode(fitted.read(fields.at(rows, config.inputs).reshape(-1))).unflatten(
             0, (len(rows), -1)
@@ -215,7 +213,7 @@ def sample(
     each = np.repeat(starts, members)
     seeds = seeds_of(seed, members, starts)
     rows = [slice(i, i + batch_size) for i in range(0, len(each), batch_size)]
-    for r in track(rows, "sampling", None, progress):
+    for r in track(rows, "sampling", show=progress):
         empty = torch.zeros(len(each[r]), 0, frame.channels, *fitted.grid.shape)
         made.append(frame.decode(model.draw(empty, each[r], fitted.grid, seeds[r], sampler).cpu()))
     values = torch.cat(made).unflatten(0, (len(starts), members))
@@ -223,17 +221,6 @@ def sample(
     if len(leads) == 1:
         return fitted.dataset(leads[0].values, shift(starts, leads[0].hours, config.unit))
     return together(fitted, leads, starts, config.unit)
-
-
-def track(parts: Iterable[T], what: str, total: int | None, progress: bool) -> Iterable[T]:
-    """Show a bar on a terminal while the parts are made."""
-    from rich.console import Console
-    from rich.progress import track as bar
-
-    console = Console(stderr=True)
-    return bar(
-        parts, what, total=total, console=console, disable=not (progress and console.is_terminal)
-    )
 
 
 def _positive(**numbers: int) -> None:

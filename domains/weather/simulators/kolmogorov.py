@@ -23,7 +23,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .trajectories import groups, starts, track
+from sciffusion.progress import track
+
+from .trajectories import groups, starts
 
 __all__ = ["Kolmogorov", "simulate"]
 
@@ -180,7 +182,7 @@ def simulate(
     parts, found = groups(trajectories), []
     skip = math.ceil(spin_up / model.dt)
     steps = skip + (frames - 1) * stride
-    bar = iter(track(range(len(parts) * steps), len(parts) * steps, "simulating", progress))
+    bar = iter(track(range(len(parts) * steps), "simulating", show=progress))
     for numbers in parts:
         w, states = model.start(seed, numbers), []
         for step in range(steps + 1):

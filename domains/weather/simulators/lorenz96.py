@@ -17,7 +17,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .trajectories import runge_kutta, starts, track
+from sciffusion.progress import track
+
+from .trajectories import runge_kutta, starts
 
 __all__ = ["DAYS", "Lorenz96", "simulate"]
 
@@ -58,7 +60,7 @@ class Lorenz96:
     def trajectory(self, x: Tensor, steps: int, *, skip: int = 0, progress: bool = False) -> Tensor:
         """From the states (B, size), ``skip`` steps later on, ``steps`` states, (B, steps, size)."""
         states = []
-        for step in track(range(skip + steps), skip + steps, "simulating", progress):
+        for step in track(range(skip + steps), "simulating", show=progress):
             if step:
                 x = self.advance(x)
             if step >= skip:

@@ -27,8 +27,9 @@ import xarray as xr
 from torch import Tensor
 
 from sciffusion.harmonics import Harmonics, SphereGrid
+from sciffusion.progress import track
 
-from .trajectories import groups, runge_kutta, starts, track
+from .trajectories import groups, runge_kutta, starts
 
 __all__ = ["LEVELS", "QuasiGeostrophic", "simulate"]
 
@@ -297,7 +298,7 @@ def simulate(
     parts, members = groups(trajectories), list[Tensor]()
     skip = math.ceil(spin_up / model.step)
     total = len(parts) * (skip + (count - 1) * every)
-    bar = iter(track(range(total), total, "simulating", progress))
+    bar = iter(track(range(total), "simulating", show=progress))
     for numbers in parts:
         q = model.start(seed, numbers)
         states = []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import Tensor
 
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 
-__all__ = ["GROUP", "groups", "runge_kutta", "starts", "track"]
+__all__ = ["GROUP", "groups", "runge_kutta", "starts"]
 
 GROUP = 8
 """Trajectories that are integrated together. Always as many: a matrix product rounds otherwise when its shape changes,
@@ -40,13 +40,3 @@ def runge_kutta(rate: Callable[[Tensor], Tensor], x: Tensor, dt: float) -> Tenso
     k3 = rate(x + k2 * (dt / 2))
     k4 = rate(x + k3 * dt)
     return x + (k1 + (k2 + k3) * 2 + k4) * (dt / 6)
-
-
-def track(steps: Iterable[int], total: int, title: str, show: bool) -> Iterable[int]:
-    """Run through ``steps`` with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track as bar
-
-    console = Console(stderr=True)
-    hide = not (show and console.is_terminal)
-    return bar(steps, title, total=total, console=console, disable=hide)

@@ -72,7 +72,7 @@ def test_guidance_is_a_scale_a_guide_or_anything_of_the_core(model: AudioModel) 
     close(clips(3.0), clips(core))
     close(clips(None), clips(model.sampling.guide()))
     close(clips(1.0), clips(Guide(3.0, low=50.0)))
-    close(clips(1.0), clips(Guide(3.0, weak=model)))
+    close(clips(1.0), clips(Guide(3.0, weak=model.denoiser)))
     one, three = clips(1.0), clips(3.0)
     assert float((one[0].samples - three[0].samples).abs().max()) > 1e-3
 
