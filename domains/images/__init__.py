@@ -17,8 +17,9 @@ from .container import Images
 from .datasets import DATASETS
 from .evaluation import demo, evaluate, judge, judges, load_judge
 from .model import ImageModel
-from .networks import PatchesConfig, UNetConfig
+from .networks import MMDiTConfig, PatchesConfig, UNetConfig
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
+from .texts import TextConfig
 
 COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 """The commands of ``sciffusion`` that serve images."""
@@ -39,11 +40,13 @@ __all__ = [
     "ImageTask",
     "ImageTraining",
     "Images",
+    "MMDiTConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "PatchesConfig",
     "Guide",
     "SamplingConfig",
+    "TextConfig",
     "UNetConfig",
     "check_output",
     "demo",

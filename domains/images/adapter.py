@@ -59,7 +59,7 @@ class ModelConfig:
     control: Literal["edges"] | None = None
 
     def __post_init__(self) -> None:
-        taken = {"text", "text_mask", "reference", self.control} & set(self.attributes)
+        taken = {"text", "text_mask", "reference", str(self.control)} & set(self.attributes)
         if taken:
             raise ValueError(f"attributes must not be called {sorted(taken)}: conditions are")
         if self.channels not in CHANNELS:

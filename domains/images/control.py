@@ -48,7 +48,10 @@ class ControlledNet(nn.Module):
         if isinstance(body, UNet):
             self.control = UNetControl(body, channels)
         else:
-            assert isinstance(body, DiT)
+            if not isinstance(body, DiT):
+                raise ValueError(
+                    "only a U-Net (kind unet) or a transformer of one stream (kind patches) can be controlled"
+                )
             self.control = DiTControl(body, channels)
 
     def forward(
@@ -65,5 +68,6 @@ class ControlledNet(nn.Module):
         seen, embedding = self.base.prepare(x, log_snr, cond)
         hint = fold(hint.to(seen), self.factor * self.base.fold)
         hint = hint.expand(len(seen), *hint.shape[1:])
-        more = self.control(seen, hint, embedding)
-        return self.base.finish(self.base.body(seen, embedding, control=more), x)
+        text = self.base.context(cond, embedding)
+        more = self.control(seen, hint, embedding, *text)
+        return self.base.finish(self.base.body(seen, embedding, *text, control=more), x)

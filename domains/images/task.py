@@ -262,6 +262,9 @@ def _drops(model: ModelConfig, objective: ObjectiveConfig) -> float | dict[str, 
     if model.control is None:
         return objective.drop if model.null() else 0.0
     drops = dict.fromkeys(model.attributes, objective.drop)
+    # tokens that do not count say nothing, whatever they hold
+    drops |= {} if model.text is None else {"text_mask": objective.drop}
+    drops |= {"reference": objective.drop} if model.reference else {}
     return drops | {model.control: objective.drop_control}
 
 
