@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciffusion.networks import DiT, MMDiT, NoiseLevel, UNet
+from sciffusion.networks import DiT, FourierEmbedding, MMDiT, NoiseLevel, UNet
 
 __all__ = ["ImageNet", "MMDiTConfig", "Network", "PatchesConfig", "UNetConfig", "fold"]
+
+ORDER = 32
+"""Fourier features of a token's place in the text."""
 
 
 @final
@@ -73,6 +76,8 @@ class ImageNet(nn.Module):
     by distances. Sizes that folding does not divide are continued by their last pixels, and the result is cropped.
 
     The points attend to the tokens of a text (U-Net: where it has attention), and their mean is part of the embedding.
+    Each token is told its place in the text: attention knows of none, and an encoder without context gives a bag of
+    words, in which "a red square left of a blue circle" is also a blue square right of a red circle.
 
     Args:
         config: what kind of network.
@@ -101,6 +106,8 @@ class ImageNet(nn.Module):
             {k: nn.Embedding(n + 1, config.embedding) for k, n in attributes.items()}
         )
         self.whole = nn.Linear(text, config.embedding, bias=False) if text else None
+        self.order = FourierEmbedding(ORDER, 128.0, 2.0)
+        context = text + ORDER if text else 0
         self.reference = nn.Linear(reference, config.embedding, bias=False) if reference else None
         points = channels * self.fold**2
         self.body: nn.Module
@@ -114,7 +121,7 @@ class ImageNet(nn.Module):
                     attention=config.attention,
                     head_width=config.head_width,
                     embedding=config.embedding,
-                    context=text,
+                    context=context,
                     dropout=config.dropout,
                 )
             case PatchesConfig():
@@ -127,7 +134,7 @@ class ImageNet(nn.Module):
                     heads=config.heads,
                     expansion=config.expansion,
                     embedding=config.embedding,
-                    context=text,
+                    context=context,
                 )
             case MMDiTConfig():
                 if not text:
@@ -137,7 +144,7 @@ class ImageNet(nn.Module):
                 self.body = MMDiT(
                     points + 2,
                     points,
-                    context=text,
+                    context=context,
                     patch=config.patch,
                     width=config.width,
                     double=config.double,
@@ -179,8 +186,9 @@ class ImageNet(nn.Module):
             embedding = embedding + table(cond[name].expand(len(x)))
         if self.whole is not None:
             text, mask = self.context(cond, embedding)
-            share = mask / mask.sum(1, keepdim=True).clamp(min=1)
-            embedding = embedding + self.whole(torch.einsum("bld,bl->bd", text, share.to(text)))
+            share = (mask / mask.sum(1, keepdim=True).clamp(min=1)).to(text)
+            mean = torch.einsum("bld,bl->bd", text[..., : self.text], share)
+            embedding = embedding + self.whole(mean)
         if self.reference is not None:
             vector = cond["reference"].to(embedding)
             embedding = embedding + self.reference(vector.expand(len(x), -1))
@@ -191,8 +199,10 @@ class ImageNet(nn.Module):
         """The tokens of the text and which of them count, for a batch like the embedding; nothing without texts."""
         if self.whole is None or cond is None:
             return ()
-        text, mask = cond["text"].to(like), cond["text_mask"].to(like.device)
-        return text.expand(len(like), -1, -1), mask.bool().expand(len(like), -1)
+        text, mask = cond["text"].to(like), cond["text_mask"].to(like.device).bool()
+        places = self.order(torch.arange(text.shape[1], device=text.device)).to(text)
+        text = torch.cat((text, places.expand(len(text), -1, -1)), -1)
+        return text.expand(len(like), -1, -1), mask.expand(len(like), -1)
 
     def finish(self, y: Tensor, x: Tensor) -> Tensor:
         """What the body returned, as large as ``x``."""
