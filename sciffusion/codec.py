@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 
-__all__ = ["Affine", "Codec"]
+__all__ = ["Affine", "Codec", "divergence"]
 
 
 @final
@@ -141,3 +141,9 @@ class Codec(nn.Module, ABC):
             raise ValueError("batches is empty; give at least one batch of data")
         shift = total / count
         self.affine.set(shift + centre[:, 0], (square / count - shift**2).clamp(min=0).sqrt())
+
+
+def divergence(mean: Tensor, std: Tensor) -> Tensor:
+    """The divergence of a Gaussian latent (B, ...) from the normal law, in nats for each sample, (B,)."""
+    each = 0.5 * (mean**2 + std**2 - 1) - std.log()
+    return each.flatten(1).sum(1)

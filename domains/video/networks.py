@@ -40,7 +40,7 @@ class TransformerConfig:
 class UNetConfig:
     """A U-Net of single frames whose levels may end in attention along time, which is the identity before training.
 
-    Squares of ``patch`` x ``patch`` pixels become channels of the finest level, which saves most of the time. ``widths``
+    Squares of ``patch`` x ``patch`` pixels become channels of the finest level, which saves much time. ``widths``
     are the channels of the levels, each half as fine as the one before, with ``blocks`` on the way down and as many on
     the way up. ``attention`` and ``temporal`` name the levels that attend within frames and along time.
     """
