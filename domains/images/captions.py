@@ -13,6 +13,8 @@ from typing import Literal, final
 
 import numpy as np
 
+from .container import Images
+
 __all__ = ["Captions", "CaptionKind", "GlyphCaptions", "OwnTexts", "SceneCaptions", "captions"]
 
 CaptionKind = Literal["glyphs", "scenes", "text"]
@@ -27,6 +29,21 @@ class Captions(ABC):
     @abstractmethod
     def draw(self, labels: Mapping[str, object], rng: np.random.Generator, detailed: bool) -> str:
         """One text, its phrasing drawn evenly."""
+
+    def texts(self, images: Images, key: int, detailed: float) -> list[str]:
+        """A text for every image, drawn by ``key``, a share of ``detailed`` of them detailed."""
+        rng = np.random.default_rng(key)
+        told = rng.random(len(images)) < detailed
+        rows = [{k: images.labels[k][i] for k in self.needs} for i in range(len(images))]
+        return [self.draw(row, rng, bool(d)) for row, d in zip(rows, told, strict=True)]
+
+    def check(self, images: Images) -> None:
+        """Raise ``ValueError`` if images lack a label that texts are made of."""
+        absent = [k for k in self.needs if k not in images.labels]
+        if absent:
+            raise ValueError(
+                f"these captions are made of the labels {', '.join(self.needs)}; the images lack {', '.join(absent)}"
+            )
 
 
 @final
