@@ -11,7 +11,8 @@ A condition is a mapping of tensors with a row for each clip:
   of classes where the attribute is left open;
 * ``text`` (B, L, D) and ``text_mask`` (B, L), for a model of texts: tokens that all layers attend to, and which of them
   count; none of them where there is no text;
-* ``reference`` (B, R), for a model with a reference: a vector that describes a sound, zero where there is none.
+* ``reference`` (B, R), for a model of references: a vector of mean square 1 that tells a voice (:mod:`.reference`),
+  zero where there is none.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ModelConfig:
 
     ``attributes`` names labels of the data that clips may be asked by; ``classes`` are the values of each, in order
     (empty: found in the training data). ``text`` is the width of the tokens of a text, ``reference`` that of the vector
-    of a reference sound; 0 for neither.
+    of a reference sound, for which ``data.reference`` must say which clips are alike; 0 for neither.
     """
 
     mel: MelConfig = MelConfig()

@@ -20,7 +20,7 @@ from sciffusion.sampling import Condition, SamplingConfig
 from sciffusion.state import State
 from sciffusion.training import ModelFile, write_model
 
-from . import denoising, editing, likelihood, repair, rewards, separation
+from . import asking, denoising, editing, likelihood, repair, rewards, separation
 from .adapter import ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
@@ -28,6 +28,7 @@ from .codec import AudioCodec
 from .frontend import analysis, synthesis
 from .functionals import Guidance, Towards
 from .recovery import Recovery
+from .reference import ReferenceConfig, ReferenceEncoder
 from .standard import Standard
 from .task import PEAK, AudioTask, waveform
 
@@ -45,10 +46,10 @@ class AudioModel:
     ``denoiser`` is an ordinary denoiser of the core, of states with the field ``mel``: everything there (samplers,
     guidance, inverse problems, likelihoods) takes it. ``standard`` says in which units, ``catalogue`` which clips it
     was trained on, ``recovery`` makes waveforms of spectrograms (None: Griffin-Lim). A model of latents has
-    its ``codec`` instead.
+    its ``codec`` instead. The ``listener`` of a model of references hears the clips whose voice it is to have.
 
-    Raises ``ValueError`` for a recovery of other spectrograms than the model's, and for another codec than that of its
-    latents.
+    Raises ``ValueError`` for a recovery of other spectrograms than the model's, for another codec than that of its
+    latents, and for a listener that makes other vectors than the network takes.
     """
 
     config: ModelConfig
@@ -59,6 +60,7 @@ class AudioModel:
     recovery: Recovery | None = None
     info: Mapping[str, Any] | None = None
     codec: AudioCodec | None = None
+    listener: ReferenceEncoder | None = None
 
     inpaint = repair.inpaint
     extend = repair.extend
@@ -81,11 +83,16 @@ class AudioModel:
             )
         if self.recovery is not None:
             self.config.spectrogram.require_same(self.recovery.config, "recovery")
+        if self.listener is not None and self.listener.size != self.config.reference:
+            raise ValueError(
+                f"listener makes vectors of {self.listener.size} numbers, but the network takes {self.config.reference}"
+            )
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What clips may be asked by."""
-        return self.config.attributes
+        """What clips may be asked by: labels, and texts or references if it was trained with them."""
+        told = {"text": self.config.text, "reference": self.config.reference}
+        return (*self.config.attributes, *(name for name, width in told.items() if width))
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +120,8 @@ class AudioModel:
             n: how many.
             given: attributes by name, ``{"digit": 7, "speaker": ["theo", "lucas"]}``: one value for all clips, or one
                 for each. What is not named is drawn as in the training data; None leaves an attribute open. A model of
-                texts or references takes ``text`` and ``reference`` tensors, see :mod:`.adapter`.
+                texts takes ``{"text": "a low voice says seven"}``, one of references a clip whose voice it is to have,
+                or its file, ``{"digit": 3, "reference": clip}``; tensors, too, see :mod:`.asking`.
             seconds: the duration of all clips, or of each; None: drawn as in the training data of the same attributes.
             guidance: a scale (1: none), a ``Guide``, or any guidance of the core; None: the model's own.
             seed: of everything random.
@@ -161,15 +169,16 @@ class AudioModel:
         For the arguments and errors see :meth:`sample`.
         """
         config = self.config
-        tensors = {k: given[k] for k in ("text", "text_mask", "reference") if k in given}
-        cond = config.asked.condition({k: v for k, v in given.items() if k not in tensors}, n)
-        cond |= {k: self._tensor(k, v, n) for k, v in tensors.items()}
-        if config.text and "text" not in cond:
-            cond["text"] = torch.zeros(n, 1, config.text)
-        if config.text and "text_mask" not in cond:
-            cond["text_mask"] = torch.full(cond["text"].shape[:2], "text" in given)
-        if config.reference and "reference" not in cond:
-            cond["reference"] = torch.zeros(n, config.reference)
+        apart = {"text", "text_mask", "reference"}
+        for name in given.keys() & apart:
+            if not (config.reference if name == "reference" else config.text):
+                raise ValueError(f"given holds {name}, but this model was trained without")
+        cond = config.asked.condition({k: v for k, v in given.items() if k not in apart}, n)
+        if config.text:
+            cond |= asking.read(given.get("text"), given.get("text_mask"), n, config.text)
+        if config.reference:
+            reference = given.get("reference")
+            cond["reference"] = asking.heard(reference, n, config.reference, self.listener)
         return {k: v.to(self.device) for k, v in cond.items()}
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
@@ -227,16 +236,6 @@ class AudioModel:
     def _count(self, samples: int) -> int:
         return self.config.frontend.frames(samples)
 
-    def _tensor(self, name: str, value: object, n: int) -> Tensor:
-        width = {"text": self.config.text, "reference": self.config.reference}.get(name, 1)
-        if not (self.config.reference if name == "reference" else self.config.text):
-            raise ValueError(f"given holds {name}, but this model was trained without")
-        if not isinstance(value, Tensor) or value.shape[0] not in (1, n):
-            raise ValueError(f"{name} must be a tensor with a row for each of {n} clips, or one")
-        if name != "text_mask" and value.shape[-1] != width:
-            raise ValueError(f"{name} must have {width} features, got {tuple(value.shape)}")
-        return value.expand(n, *value.shape[1:])
-
     def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
         return self.config.asked.labels(cond)
@@ -244,7 +243,7 @@ class AudioModel:
     def to(self, device: str | torch.device) -> AudioModel:
         """The same model on another device; samples are the same up to rounding."""
         codec = None if self.codec is None else self.codec.to(device)
-        return replace(self, denoiser=self.denoiser.to(device), codec=codec)
+        return replace(self, denoiser=self.denoiser.to(device), codec=codec)  # the listener stays
 
     def save(self, path: str | Path) -> Path:
         """Write everything but the recovery to one safetensors file, weights rounded to float16."""
@@ -254,6 +253,9 @@ class AudioModel:
         exact = {"standard": standard, "catalogue": self.catalogue.tensors()}
         if self.codec is not None:
             parts["codec"], exact["codec"] = self.codec.tensors()
+        if self.listener is not None:
+            meta["reference"] = self.listener.config
+            exact["reference"] = self.listener.tensors()
         return write_model(path, "audio", meta, parts, exact)
 
     @classmethod
@@ -269,6 +271,10 @@ class AudioModel:
         codec = None if config.latent is None else AudioCodec(config.latent.codec).eval()
         if codec is not None:
             codec.load_state_dict(file.part("codec"))
+        listener = None
+        if "reference" in file.meta:
+            heard = file.config(ReferenceConfig, "reference")
+            listener = ReferenceEncoder.restored(heard, file.part("reference"))
         return cls(
             config,
             denoiser.eval(),
@@ -278,6 +284,7 @@ class AudioModel:
             recovery,
             file.meta["info"],
             codec,
+            listener,
         )
 
     @classmethod
@@ -294,4 +301,5 @@ class AudioModel:
             task.catalogue,
             info=info,
             codec=task.codec,
+            listener=task.listener,
         )

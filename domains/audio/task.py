@@ -28,6 +28,7 @@ from .codec import AudioCodec, CodecConfig
 from .datasets import split
 from .frontend import LatentConfig, SpectrumConfig, analysis
 from .mel import MelConfig
+from .reference import Others, ReferenceConfig, ReferenceEncoder
 from .standard import Standard
 
 __all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "waveform"]
@@ -42,6 +43,11 @@ def waveform(clip: Clip, config: MelConfig | CodecConfig | SpectrumConfig) -> Te
     return clip.mono().resample(config.rate).normalised(PEAK).samples[0]
 
 
+def at_speed(clip: Clip, factor: float) -> Clip:
+    """A clip played ``factor`` times as fast, as a tape would be: shorter, and all its frequencies higher."""
+    return Clip(clip.samples, max(1, round(clip.rate * factor))).resample(clip.rate)
+
+
 @final
 @dataclass(frozen=True)
 class DataConfig:
@@ -52,6 +58,12 @@ class DataConfig:
     measure the loss on, and ``path`` a local copy of the data set. Clips above ``max_seconds`` are left out. ``shifts``
     spectrograms are made of every clip, each with its frames a fraction of a hop later; training draws one of them.
     ``captions`` says which texts a model of texts learns from: phrasings of the labels of spoken digits, or of notes.
+
+    ``without`` leaves out clips by their labels (``speaker=theo``). ``reference`` names the label that a clip's
+    reference shares with it: another clip of the same speaker, or instrument. All is learnt at each of the ``speeds``,
+    as a tape would play it, which makes of every voice several; labels must be true at all of them.
+
+    Raises ``ValueError`` for a speed that is not positive, and for something left out that names no label.
     """
 
     source: str = "fsdd:train"
@@ -62,6 +74,16 @@ class DataConfig:
     shifts: int = 1
     captions: Literal["digits", "notes"] | None = None
     names: str | None = None
+    without: tuple[str, ...] = ()
+    reference: str | None = None
+    speeds: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.speeds or min(self.speeds) <= 0:
+            raise ValueError(f"speeds must hold positive numbers, got {self.speeds}")
+        for rule in self.without:
+            if "=" not in rule:
+                raise ValueError(f"without must hold rules such as speaker=theo, got {rule!r}")
 
     def load(self, source: str | None = None) -> Clips:
         """The clips of a part of the data (None: those to learn from)."""
@@ -73,7 +95,28 @@ class DataConfig:
             for i, clip in enumerate(clips)
             if self.max_seconds is None or clip.seconds <= self.max_seconds
         ]
-        return clips[np.array(keep[: self.limit])]
+        left = self._left(clips)
+        return clips[np.array([i for i in keep if left[i]][: self.limit], dtype=np.int64)]
+
+    def voices(self, clips: Clips) -> NDArray[np.str_]:
+        """The label that clips share with their references. Raises ``ValueError`` if the clips lack it."""
+        if self.reference is None or self.reference not in clips.labels:
+            known = ", ".join(clips.labels) or "none"
+            raise ValueError(
+                f"data.reference names {self.reference!r}; labels of the clips: {known}"
+            )
+        return np.asarray(clips.labels[self.reference]).astype(str)
+
+    def _left(self, clips: Clips) -> NDArray[np.bool_]:
+        """Which clips no rule leaves out."""
+        left = np.ones(len(clips), dtype=bool)
+        for rule in self.without:
+            name, _, value = rule.partition("=")
+            if name not in clips.labels:
+                known = ", ".join(clips.labels) or "none"
+                raise ValueError(f"without: {rule}: labels of the clips: {known}")
+            left &= np.asarray(clips.labels[name]).astype(str) != value
+        return left
 
 
 @final
@@ -97,7 +140,8 @@ class ObjectiveConfig:
 class AudioTraining:
     """All settings of a training run: what a configuration file holds.
 
-    ``codec`` is the file of a codec whose latents the model is to learn, instead of spectrograms.
+    ``codec`` is the file of a codec whose latents the model is to learn, instead of spectrograms. ``reference`` says
+    what a model of references hears of them.
     """
 
     model: ModelConfig = ModelConfig()
@@ -105,6 +149,7 @@ class AudioTraining:
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     codec: Path | None = None
+    reference: ReferenceConfig = ReferenceConfig()
 
 
 Batch = tuple[State, dict[str, Tensor]]
@@ -115,10 +160,11 @@ class AudioTask(Task[Batch]):
     """Learning to generate the clips of a data set. Their spectrograms or latents are made once and kept.
 
     Latents are those of ``codec`` (None: of the file that the configuration names, if any). A model of texts reads them
-    through ``encoder`` (None: the vectors of :func:`~sciffusion.text.wordllama`).
+    through ``encoder`` (None: the vectors of :func:`~sciffusion.text.wordllama`). A model of references hears them
+    through ``listener``, which is found in the clips.
 
-    Raises ``ValueError`` for attributes that are no labels, and for a model of texts without captions or of tokens of
-    another width than the encoder's.
+    Raises ``ValueError`` for attributes that are no labels, for a model of texts without captions or of tokens of
+    another width than the encoder's, and for a model of references without a label that tells which clips are alike.
     """
 
     def __init__(
@@ -140,6 +186,11 @@ class AudioTask(Task[Batch]):
                 f"model.text is {config.model.text}, but tokens of {self.encoder.name} have width "
                 f"{self.encoder.width}"
             )
+        if bool(config.model.reference) != (config.data.reference is not None):
+            raise ValueError(
+                f"model.reference is {config.model.reference}, data.reference is {config.data.reference}: "
+                "a model of references needs both, any other neither"
+            )
         attributes = config.model.attributes
         for name in attributes:
             if name not in clips.labels:
@@ -152,24 +203,30 @@ class AudioTask(Task[Batch]):
         latent = None if codec is None else LatentConfig(codec.config, codec.fingerprint)
         self.config = replace(config, model=replace(config.model, classes=classes, latent=latent))
         model, objective = self.config.model, self.config.objective
+        analyse, hop, shifts = analysis(model, codec), model.frontend.hop, config.data.shifts
+        played = [[at_speed(clip, f) for clip in clips] for f in config.data.speeds]
         waves = [waveform(clip, model.frontend) for clip in clips]
-        analyse, hop, shifts = (
-            analysis(model, codec),
-            model.frontend.hop,
-            config.data.shifts,
-        )
-        views = [[_frames(analyse, w, i * hop // shifts) for w in waves] for i in range(shifts)]
-        self.standard = Standard.fit(views[0])
+        views = [
+            [_frames(analyse, waveform(clip, model.frontend), i * hop // shifts) for clip in part]
+            for part in played
+            for i in range(shifts)
+        ]
+        self.standard = Standard.fit([f for view in views[::shifts] for f in view])
+        # those of a speed beside each other
         self.frames = [[self.standard.encode(f) for f in view] for view in views]
+        self.listener, self.others = self._listen(played, clips)
         self.sizes = np.array([len(f) for f in self.frames[0]])
         self.rows = self._rows(clips)
         self.labels = clips.labels
         self.catalogue = Catalogue(torch.tensor([len(w) for w in waves]), self.rows)
-        self.valid: tuple[list[Tensor], Clips] | None = None
+        self.valid: tuple[list[Tensor], Clips, Others | None] | None = None
         if valid is not None:
-            waves = [waveform(clip, model.frontend) for clip in valid]
-            frames = [self.standard.encode(_frames(analyse, w, 0)) for w in waves]
-            self.valid = frames, valid
+            heard = [waveform(clip, model.frontend) for clip in valid]
+            frames = [self.standard.encode(_frames(analyse, w, 0)) for w in heard]
+            others = None
+            if self.listener is not None:
+                others = Others([self.listener(valid.clips)], config.data.voices(valid))
+            self.valid = frames, valid, others
         self.objective = Objective(
             model.process(),
             weight=EDM(),
@@ -186,6 +243,20 @@ class AudioTask(Task[Batch]):
             for name in model.attributes
         }
 
+    def _listen(
+        self, played: Sequence[Sequence[Clip]], clips: Clips
+    ) -> tuple[ReferenceEncoder | None, Others | None]:
+        """What hears references, and those of the clips that are played at several speeds."""
+        if self.config.data.reference is None:
+            return None, None
+        voices, config = self.config.data.voices(clips), self.config.reference
+        heard = [config.heard(part) for part in played]
+        apart = np.concatenate([np.char.add(voices, f" {i}") for i in range(len(played))])
+        listener = ReferenceEncoder.fit(
+            config, torch.cat(heard), apart, self.config.model.reference
+        )
+        return listener, Others([listener.encode(x) for x in heard], voices)
+
     def model(self) -> Preconditioned:
         """The untrained denoiser."""
         return self.config.model.denoiser()
@@ -198,7 +269,11 @@ class AudioTask(Task[Batch]):
         """The clips of these rows, with attributes dropped here and there."""
         # a stream apart from that of the loss: views and drops must not tell the noise level
         numbers, n = Noise(sample_seeds(key, 1)[0]), len(indices)
-        views = (numbers.scalars(n) * len(self.frames)).long().tolist()
+        data = self.config.data
+        shifts = (numbers.scalars(n) * data.shifts).long()
+        # one speed for all, so that clips of a batch stay of like length
+        speed = int(float(numbers.scalars(1)) * len(data.speeds))
+        views = (shifts + speed * data.shifts).tolist()
         frames = [self.frames[v][i] for v, i in zip(views, indices.tolist(), strict=True)]
         cond = {}
         for name, row in self.rows.items():
@@ -208,6 +283,10 @@ class AudioTask(Task[Batch]):
                 device
             )
         cond |= self._texts(self.labels, indices, key, device)
+        if self.others is not None:
+            kept = numbers.scalars(n) >= self.config.objective.drop_each
+            heard = self.others.draw(indices, speed, numbers) * kept.unsqueeze(1)
+            cond["reference"] = heard.to(device)
         return mel_state([f.to(device) for f in frames]), cond
 
     def _texts(
@@ -234,7 +313,7 @@ class AudioTask(Task[Batch]):
         """The loss of up to 512 held-out clips, with their conditions, always with the same noise."""
         if self.valid is None:
             return {}
-        device, (frames, clips) = next(model.parameters()).device, self.valid
+        device, (frames, clips, others) = next(model.parameters()).device, self.valid
         rows = self._rows(clips)
         order = _batches(np.array([len(f) for f in frames]), 64, 0)
         objective = replace(self.objective, drop=0.0)
@@ -244,6 +323,8 @@ class AudioTask(Task[Batch]):
             state = mel_state([frames[i].to(device) for i in indices.tolist()])
             cond = {k: v[torch.from_numpy(indices.copy())].to(device) for k, v in rows.items()}
             cond |= self._texts(clips.labels, indices, key + step, device)
+            if others is not None:
+                cond["reference"] = others.draw(indices, 0, Noise(key + step)).to(device)
             with torch.no_grad():
                 loss = objective(model, state, cond, noise=Noise(key + step))  # type: ignore[arg-type]
             total, n = total + float(loss.per_sample.sum()), n + len(indices)
@@ -254,6 +335,8 @@ class AudioTask(Task[Batch]):
         c = self.config
         # where the file lies shapes nothing
         parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
+        if self.listener is not None:
+            parts["reference"] = c.reference
         return {k: to_dict(v) for k, v in parts.items()} | {"clips": len(self.sizes)}
 
 
