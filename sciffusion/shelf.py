@@ -12,7 +12,7 @@ __all__ = ["Shelf"]
 
 _PLACES = {
     "model": "weights/*.safetensors",
-    "judge": "judges/*.safetensors",
+    "judge": "weights/judges/*.safetensors",
     "recipe": "recipes/*.yaml",
 }
 
@@ -20,7 +20,7 @@ _PLACES = {
 @final
 @dataclass(frozen=True)
 class Shelf:
-    """The files that lie beside a domain's code: in ``weights``, ``judges`` and ``recipes`` of the folder ``here``."""
+    """The files beside a domain's code: in ``weights``, ``weights/judges`` and ``recipes`` of the folder ``here``."""
 
     here: Path
 

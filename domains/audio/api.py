@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sciffusion.config import load as load_config
-from sciffusion.shelf import Shelf
 from sciffusion.training import TrainState
 from sciffusion.training import train as run_training
 
 from .clip import Clips
 from .model import AudioModel
 from .recovery import Recovery
+from .shelf import SHELF
 from .task import AudioTask, AudioTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
@@ -26,12 +26,10 @@ __all__ = ["check_output", "load", "models", "recipe", "train"]
 FORMATS = (".wav", ".flac", ".ogg")
 """What clips are written to."""
 
-_SHELF = Shelf(Path(__file__).parent)
-
 
 def models() -> dict[str, Path]:
     """The trained models that ship, by name, and their files."""
-    return _SHELF.all("model")
+    return SHELF.all("model")
 
 
 def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
@@ -43,7 +41,7 @@ def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
         FileNotFoundError: neither; the message lists the names.
         ValueError: the recovery is made for other spectrograms.
     """
-    return AudioModel.from_file(_SHELF.find("model", name), recovery)
+    return AudioModel.from_file(SHELF.find("model", name), recovery)
 
 
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
@@ -53,7 +51,7 @@ def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    return load_config(AudioTraining, _SHELF.find("recipe", name), overrides)
+    return load_config(AudioTraining, SHELF.find("recipe", name), overrides)
 
 
 def check_output(path: Path) -> None:

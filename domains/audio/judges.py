@@ -19,18 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sciffusion.config import parse, to_dict
-from sciffusion.errors import did_you_mean
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
 from .clip import Clip
 from .mel import LogMel, MelConfig
+from .shelf import SHELF
 from .task import waveform
 
 __all__ = ["Judge", "JudgeConfig", "JudgeNet", "Verdict", "judges", "suited"]
 
 _KIND = "audio-judge"
-_HERE = Path(__file__).parent / "weights" / "judges"
 
 
 @final
@@ -158,13 +156,11 @@ class Judge:
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16."""
         meta = {
-            "kind": _KIND,
-            "judge": to_dict(self.config),
+            "judge": self.config,
             "held_out": dict(self.held_out),
             "clips_held_out": self.clips_held_out,
         }
-        export(self.net.state_dict(), path, meta, torch.float16)
-        return Path(path)
+        return write_model(path, _KIND, meta, {"": self.net.state_dict()})
 
     @classmethod
     def load(cls, name: str | Path) -> Judge:
@@ -174,25 +170,16 @@ class Judge:
             FileNotFoundError: neither; the message lists the names.
             ValueError: a file of another kind.
         """
-        path = judges().get(str(name), Path(name))
-        if not path.is_file():
-            hint = did_you_mean(str(name), judges())
-            raise FileNotFoundError(
-                f"no judge {str(name)!r}: not a file, and none that ships ({', '.join(judges())}). {hint}".rstrip()
-            )
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != _KIND:
-            raise ValueError(f"{path} holds {meta.get('kind', 'something else')!r}, not a judge")
-        fields: dict[str, Any] = dict(meta)
-        config = parse(JudgeConfig, fields["judge"], source=str(path))
+        file = ModelFile.read(SHELF.find("judge", name), _KIND, "a judge")
+        config, held_out = file.config(JudgeConfig, "judge"), file.meta["held_out"]
         net = JudgeNet(config)
-        net.load_state_dict(tensors)
-        return cls(path.stem, config, net.eval(), fields["held_out"], fields["clips_held_out"])
+        net.load_state_dict(file.tensors)
+        return cls(file.path.stem, config, net.eval(), held_out, file.meta["clips_held_out"])
 
 
 def judges() -> dict[str, Path]:
     """The judges that ship, by name, and their files."""
-    return {path.stem: path for path in sorted(_HERE.glob("*.safetensors"))}
+    return SHELF.all("judge")
 
 
 def suited(*labels: Mapping[str, NDArray[Any]]) -> Judge | None:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciffusion.codec import Codec
-from sciffusion.config import parse, to_dict
 from sciffusion.networks import Conv, Zeros
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
 __all__ = ["Autoencoder", "AutoencoderConfig", "Pixels"]
+
+_KIND = "image-autoencoder"
 
 
 @final
@@ -108,23 +108,17 @@ class Autoencoder(Codec):
 
     def save(self, path: str | Path, info: dict[str, Any] | None = None) -> Path:
         """Write weights and settings to one safetensors file, weights rounded to float16."""
-        meta = {"kind": "image-autoencoder", "model": to_dict(self.config), "info": info or {}}
+        meta = {"model": self.config, "info": info or {}}
         affine = {f"affine.{k}": v for k, v in self.affine.state_dict().items()}
         rest = {k: v for k, v in self.state_dict().items() if k not in affine}
-        export(rest, path, meta, torch.float16, exact=affine)
-        return Path(path)
+        return write_model(path, _KIND, meta, {"": rest}, {"": affine})
 
     @classmethod
     def load(cls, path: str | Path) -> Autoencoder:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "image-autoencoder":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not an autoencoder of images"
-            )
-        fields: dict[str, Any] = dict(meta)
-        made = cls(parse(AutoencoderConfig, fields["model"], source=str(path)))
-        made.load_state_dict(tensors)
+        file = ModelFile.read(path, _KIND, "an autoencoder of images")
+        made = cls(file.config(AutoencoderConfig, "model"))
+        made.load_state_dict(file.tensors)
         return made.eval()
 
 

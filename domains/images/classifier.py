@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciffusion.config import parse, to_dict
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
 from .container import Images
 
 __all__ = ["Classifier", "ClassifierConfig"]
+
+_KIND = "image-classifier"
 
 
 @final
@@ -101,20 +102,13 @@ class Classifier(nn.Module):
     def save(self, path: str | Path, info: Mapping[str, Any] | None = None) -> Path:
         """Write weights and settings to one safetensors file, weights rounded to float16."""
         said = {**self.info, **(info or {})}
-        meta = {"kind": "image-classifier", "model": to_dict(self.config), "info": said}
-        export(self.state_dict(), path, meta, torch.float16)
-        return Path(path)
+        meta = {"model": self.config, "info": said}
+        return write_model(path, _KIND, meta, {"": self.state_dict()})
 
     @classmethod
     def load(cls, path: str | Path) -> Classifier:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "image-classifier":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a classifier of images"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(ClassifierConfig, fields["model"], source=str(path))
-        made = cls(config, fields["info"])
-        made.load_state_dict(tensors)
+        file = ModelFile.read(path, _KIND, "a classifier of images")
+        made = cls(file.config(ClassifierConfig, "model"), file.meta["info"])
+        made.load_state_dict(file.tensors)
         return made.eval()

@@ -1,6 +1,6 @@
 """How good images are: in the eyes of a classifier that never saw a generator, beside real images of equal number.
 
-The judges ship with the domain (``judges/*.safetensors``) and are trained by its recipes on real images only. Distances
+The judges ship with the domain (``weights/judges``) and are trained by its recipes on real images only. Distances
 are those of a judge's features, and mean nothing beside those of another network.
 """
 

@@ -15,11 +15,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from sciffusion.config import parse, to_dict
+from sciffusion.config import to_dict
 from sciffusion.grid import FlowTime, Karras
 from sciffusion.noise import Noise
 from sciffusion.samplers import Multistep, Sampler
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
 from .adapter import ModelConfig
 from .frame import Frame
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .observed import Report
 
 __all__ = ["SamplingConfig", "WeatherModel"]
+
+_Parts = dict[str, Mapping[str, Tensor]]
 
 
 @final
@@ -89,10 +91,11 @@ class WeatherModel:
     @property
     def fingerprint(self) -> str:
         """A short digest of all that decides what is made: settings, scales and weights."""
-        weights, exact, meta = self._stored()
+        parts, exact, meta = self._stored()
         digest = hashlib.sha256(json.dumps({k: v for k, v in meta.items() if k != "info"}).encode())
-        for name, tensor in sorted((weights | exact).items()):
-            digest.update(name.encode())
+        tensors = {(p, k): v for p, held in (parts | exact).items() for k, v in held.items()}
+        for name, tensor in sorted(tensors.items()):
+            digest.update(".".join(name).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -348,35 +351,27 @@ class WeatherModel:
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16."""
-        weights, exact, meta = self._stored()
-        export(weights, path, {"kind": "weather", **meta}, torch.float16, exact=exact)
-        return Path(path)
+        parts, exact, meta = self._stored()
+        return write_model(path, "weather", meta, parts, exact)
 
     @classmethod
     def from_file(cls, path: str | Path) -> WeatherModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != "weather":
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a weather model"
-            )
-        return cls._restored(tensors, meta, str(path))
+        return cls._restored(ModelFile.read(path, "weather", "a weather model"))
 
     @classmethod
-    def _restored(
-        cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], source: str
-    ) -> WeatherModel:
-        config = parse(ModelConfig, meta["model"], source=source)
-        frame = Frame.restored(
-            config, tuple(meta["names"]), tuple(meta["units"]), _under("frame.", tensors)
-        )
+    def _restored(cls, file: ModelFile) -> WeatherModel:
+        config, meta = file.config(ModelConfig, "model"), file.meta
+        names, units = tuple(meta["names"]), tuple(meta["units"])
+        frame = Frame.restored(config, names, units, file.part("frame"))
         if meta["mean"] is not None:
-            frame = frame.to_mean(cls._restored(_under("mean.", tensors), meta["mean"], source))
-        spectrum = tensors.get("spectrum")
+            inner = ModelFile(file.path, meta["mean"], file.part("mean"))
+            frame = frame.to_mean(cls._restored(inner))
+        spectrum = file.tensors.get("spectrum")
         head = head_of(config, frame, spectrum, ObjectiveConfig())
         module = head.module(net_of(frame))
-        module.load_state_dict(_under("net.", tensors))
-        sampling = parse(SamplingConfig, meta["sampling"], source=source)
+        module.load_state_dict(file.part("net"))
+        sampling = file.config(SamplingConfig, "sampling")
         return cls(frame, head, module.eval(), spectrum, sampling, meta["info"])
 
     @classmethod
@@ -392,12 +387,12 @@ class WeatherModel:
         module.load_state_dict(dict(weights))
         return cls(task.unseen_frame(), task.head, module.eval(), task.spectrum, info=info)
 
-    def _stored(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-        """Weights, exact tensors and description; those of the mean model with a prefix."""
-        weights = {f"net.{k}": v for k, v in self.module.state_dict().items()}
-        exact = {f"frame.{k}": v for k, v in self.frame.tensors().items()}
+    def _stored(self) -> tuple[_Parts, _Parts, dict[str, Any]]:
+        """Weights and exact tensors by part, and the description; those of the mean model within ``mean``."""
+        parts: _Parts = {"net": self.module.state_dict()}
+        exact: _Parts = {"frame": self.frame.tensors()}
         if self.spectrum is not None:
-            exact["spectrum"] = self.spectrum
+            exact[""] = {"spectrum": self.spectrum}
         meta: dict[str, Any] = {
             "model": to_dict(self.config),
             "names": list(self.frame.names),
@@ -408,12 +403,7 @@ class WeatherModel:
         }
         if isinstance(self.frame.mean, WeatherModel):
             inner = self.frame.mean._stored()
-            weights |= {f"mean.{k}": v for k, v in inner[0].items()}
-            exact |= {f"mean.{k}": v for k, v in inner[1].items()}
+            parts |= {f"mean.{k}".rstrip("."): v for k, v in inner[0].items()}
+            exact |= {f"mean.{k}".rstrip("."): v for k, v in inner[1].items()}
             meta["mean"] = inner[2]
-        return weights, exact, meta
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        return parts, exact, meta
