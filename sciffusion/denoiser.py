@@ -155,7 +155,9 @@ class Preconditioned(Denoiser):
     Beside the field the network gets the log-SNR, clamped to +-20 and at least in float32, which makes the denoiser's
     law independent of the schedule: it may be exchanged after training (:meth:`under`). For a jump field the network
     sees the one-hot classes and returns logits. For a plain tensor the call is ``net(x, log_snr, cond, previous)`` with
-    tensors; for a state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return.
+    tensors; for a state the same with a state, a mapping of log-SNRs, and a mapping of outputs in return. A state's
+    fields may have times of their own, t being a mapping by field: one that is at time 0 is known, one at time 1 is
+    not there (:class:`~sciffusion.inverse.KnownFields`); what is predicted is then read as x0 alone.
 
     ``sigma_data`` is measured on data: a number, a tensor that broadcasts to the field, or a mapping by field; Gaussian
     fields alone need one. Samplers hand every denoiser its prediction of the step before; the
@@ -201,26 +203,35 @@ class Preconditioned(Denoiser):
         return s[name]
 
     def forward(
-        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+        self,
+        x_t: Value,
+        t: Tensor | Mapping[str, Tensor],
+        cond: Condition = None,
+        previous: Value | None = None,
     ) -> Prediction:
         self.process.check_kind(x_t)
         check_condition(cond, x_t)
-        t = torch.as_tensor(t)
+        times = {
+            k: torch.as_tensor(t[str(k)] if isinstance(t, Mapping) else t)
+            for k in self.process.fields(x_t)
+        }
         inputs: dict[str | None, Tensor] = {}
         levels: dict[str | None, Tensor] = {}
         shown: dict[str | None, Any] = {}
         for name, x in self.process.fields(x_t).items():
             process, layout = self.process.field(name), layout_of(x_t, name)
             scale = self._sigma_data(name) if process.scaled else 1.0
-            inputs[name], shown[name] = process.show(x, t, layout, scale)
-            levels[name] = _log_snr(process.clock, t, layout.batch, inputs[name])
+            inputs[name], shown[name] = process.show(x, times[name], layout, scale)
+            levels[name] = _log_snr(process.clock, times[name], layout.batch, inputs[name])
         seen = previous if self.self_condition else None
         out = self._call(x_t, inputs, levels, cond, seen)
         x0 = {}
         for name, x in self.process.fields(x_t).items():
             process, layout = self.process.field(name), layout_of(x_t, name)
-            x0[name] = process.read(out[name], x, t, layout, self.target, shown[name])
-        return Prediction(self.process.rebuild(x_t, x0), x_t, t, self.process)
+            x0[name] = process.read(out[name], x, times[name], layout, self.target, shown[name])
+        return Prediction(
+            self.process.rebuild(x_t, x0), x_t, next(iter(times.values())), self.process
+        )
 
     def _call(
         self,

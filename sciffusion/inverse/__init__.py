@@ -1,5 +1,6 @@
 """Inverse problems: conditioning on observations without training, by guidance, replacement and particles."""
 
+from sciffusion.inverse.fields import Apart, KnownFields
 from sciffusion.inverse.grids import STFT, Blur, CoarseGrain, Fourier, Subsample
 from sciffusion.inverse.known import Known
 from sciffusion.inverse.methods import DPS, MMPS, SDA, PiGDM
@@ -18,6 +19,7 @@ __all__ = [
     "MMPS",
     "SDA",
     "STFT",
+    "Apart",
     "Blur",
     "CoarseGrain",
     "Each",
@@ -32,6 +34,7 @@ __all__ = [
     "systematic",
     "Function",
     "Known",
+    "KnownFields",
     "Linearised",
     "Mask",
     "Method",

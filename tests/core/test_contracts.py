@@ -17,7 +17,19 @@ from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, 
 from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed, Sharpened
 from sciffusion.guidance.base import Change
 from sciffusion.interop.diffusers import DPMSolver2M, UniPCB
-from sciffusion.inverse import DPS, MMPS, SDA, Known, Mask, Method, PiGDM, Posterior, Windowed
+from sciffusion.inverse import (
+    DPS,
+    MMPS,
+    SDA,
+    Apart,
+    Known,
+    KnownFields,
+    Mask,
+    Method,
+    PiGDM,
+    Posterior,
+    Windowed,
+)
 from sciffusion.layout import Layout
 from sciffusion.likelihood import Divergence, Exact, Hutchinson, HutchinsonPlusPlus
 from sciffusion.noise import Noise
@@ -63,6 +75,7 @@ from tests.core.cases import (
     randn,
 )
 from tests.core.guided import GUIDANCES, TILTS, Dense4, network
+from tests.core.pairs import Pairs, pair
 from tests.core.series import Series
 
 FLOW = RectifiedFlow()
@@ -190,7 +203,7 @@ def denoiser_cases() -> list[tuple[Denoiser, Value, Tensor | None]]:
     cond = torch.tensor([0.5, 2.0, -0.7], dtype=torch.float64)
     null = torch.tensor(-1.0, dtype=torch.float64)
     exact = mixture(gaussian)
-    series = randn(3, 4, 1)
+    series, both = randn(3, 4, 1), pair(randn(3, 1), randn(3, 1))
     attending = Preconditioned(Attending(), Gaussian(VP()), sigma_data=0.8)
     table = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)).double()
     out: list[tuple[Denoiser, Value, Tensor | None]] = [
@@ -214,6 +227,8 @@ def denoiser_cases() -> list[tuple[Denoiser, Value, Tensor | None]]:
         (Windowed(exact_chain(), 3, dim=-1), randn(2, 6), None),
         (TimeExperts([net, network()[0]], [0.0]), inputs, cond),
         (Known(Series(), series, torch.tensor([True, False, True, False])), series, None),
+        (KnownFields(Pairs(), both, {"a": torch.tensor([True, False, False])}), both, None),
+        (Apart(Pairs()), both, None),
     ]
     known = Mask(torch.tensor([[True, False]]))
     for method in (MMPS(), PiGDM(), SDA(), DPS()):
