@@ -67,11 +67,21 @@ class Noise:
 
     ``seed`` is one integer, or one per sample of the batch. A stream advances with every draw; two objects made from
     the same seed return the same numbers in the same order. With ``brownian``, what is drawn :meth:`between` two times
-    is the increment of a Brownian motion fixed by the seed. Raises ``ValueError`` when the number of seeds differs from
-    the batch.
+    is the increment of a Brownian motion fixed by the seed.
+
+    Normal numbers have the standard deviation ``temperature``. A sampler is affine in its noise, so samples of a
+    Gaussian then scatter ``temperature`` times as far about the same mean, by any solver; others lie nearer to the bulk
+    of their law, and at 0 there is one sample.
+
+    Raises ``ValueError`` for a negative temperature, and when the number of seeds differs from the batch.
     """
 
-    def __init__(self, seed: int | Sequence[int], *, brownian: bool = False) -> None:
+    def __init__(
+        self, seed: int | Sequence[int], *, brownian: bool = False, temperature: float = 1.0
+    ) -> None:
+        if not temperature >= 0:
+            raise ValueError(f"temperature must not be negative, got {temperature}")
+        self.temperature = temperature
         self.per_sample = not isinstance(seed, int | np.integer)
         self.brownian = brownian
         seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
@@ -95,7 +105,7 @@ class Noise:
                 f"seed makes {n} stream{'s' * (n > 1)}, but {each[0]} samples follow grids of their own; give one seed "
                 "a sample"
             )
-        out = Noise(0)
+        out = Noise(0, temperature=self.temperature)
         out.per_sample = self.per_sample
         steps = zip(starts.expand(n).tolist(), ends.expand(n).tolist(), strict=True)
         out._streams = [
@@ -105,8 +115,9 @@ class Noise:
         return out
 
     def normal(self, like: Tensor, layout: Layout) -> Tensor:
-        """Standard normal numbers with the shape, dtype and device of ``like``; zero outside the samples."""
-        return self._draw(like, layout, normal=True)
+        """Normal numbers with the shape, dtype and device of ``like``; zero outside the samples."""
+        numbers = self._draw(like, layout, normal=True)
+        return numbers if self.temperature == 1 else self.temperature * numbers
 
     def uniform(self, like: Tensor, layout: Layout) -> Tensor:
         """Numbers uniform on [0, 1) with the shape and device of ``like`` (its dtype, if a float)."""
@@ -129,9 +140,9 @@ class Noise:
         return layout.assemble(parts, like)
 
     def scalars(self, batch: int, *, normal: bool = False) -> Tensor:
-        """One number per sample, (B,) float64 on the CPU: uniform on [0, 1), or standard normal."""
-        like = torch.empty(batch, dtype=torch.float64)
-        return self._draw(like, Dense(batch), normal=normal)
+        """One number per sample, (B,) float64 on the CPU: uniform on [0, 1), or normal."""
+        like, layout = torch.empty(batch, dtype=torch.float64), Dense(batch)
+        return self.normal(like, layout) if normal else self.uniform(like, layout)
 
     def integers(self, high: int, like: Tensor, layout: Layout) -> Tensor:
         """Integers uniform on 0..high-1 with the shape and device of ``like``."""

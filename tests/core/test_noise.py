@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sciffusion import oracle
 from sciffusion.layout import Dense, Layout
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.process import Gaussian
+from sciffusion.samplers import DDIM, Heun, Multistep, Sampler
+from sciffusion.schedule import RectifiedFlow
+from sciffusion.solver import Solver
+from sciffusion.space import Euclidean
 from tests.core.cases import packed, padded, points
 
 Draw = Callable[[Noise, Tensor, Layout], Tensor]
@@ -128,3 +134,34 @@ def test_seeds_may_come_from_numpy_and_torch() -> None:
     assert torch.equal(Noise(np.array([4, 5])).normal(x, layout), want)  # type: ignore[arg-type]
     assert torch.equal(Noise(torch.tensor([4, 5])).normal(x, layout), want)  # type: ignore[arg-type]
     assert torch.equal(Noise(np.int64(4)).normal(x, layout), Noise(4).normal(x, layout))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("solver", [Multistep(2), Multistep(2, 1.0), DDIM(0.5), Heun(4.0)])
+@pytest.mark.parametrize("brownian", [False, True])
+def test_the_temperature_scales_how_far_samples_of_a_gaussian_scatter(
+    solver: Solver, brownian: bool
+) -> None:
+    mean, cov = torch.tensor([2.0, -1.0]), torch.tensor([[1.0, 0.6], [0.6, 0.5]])
+    process = Gaussian(RectifiedFlow(), Euclidean())
+    denoiser = oracle.Gaussian(mean, cov, process)
+
+    def drawn(temperature: float) -> Tensor:
+        noise = Noise(range(5), brownian=brownian, temperature=temperature)
+        start = process.prior(torch.zeros(5, 2), noise)
+        x = Sampler(solver, 12)(denoiser, start, noise).x
+        assert isinstance(x, Tensor)
+        return x
+
+    hot, cool, cold = drawn(1.0), drawn(0.3), drawn(0.0)
+    torch.testing.assert_close(cold, cold[:1].expand(5, -1))
+    torch.testing.assert_close(cool - cold, 0.3 * (hot - cold), rtol=1e-3, atol=1e-4)
+    assert float((hot - cold).std()) > 0.3
+
+
+def test_uniform_numbers_have_no_temperature() -> None:
+    x, layout = torch.zeros(3, 8), Dense(3)
+    cold, plain = Noise(5, temperature=0.0), Noise(5)
+    assert torch.equal(cold.uniform(x, layout), plain.uniform(x, layout))
+    assert not bool(cold.normal(x, layout).any()) and not bool(cold.scalars(3, normal=True).any())
+    with pytest.raises(ValueError, match="temperature must not be negative, got -0.1"):
+        Noise(5, temperature=-0.1)
