@@ -19,7 +19,7 @@ from .mel import LogMel, MelConfig
 from .stft import Framing
 from .task import waveform
 
-__all__ = ["PieceTask", "mel_error", "spectral_error"]
+__all__ = ["PieceTask", "magnitude_error", "mel_error", "spectral_error"]
 
 
 class PieceTask(Task[Tensor]):
@@ -74,17 +74,22 @@ class PieceTask(Task[Tensor]):
         return batch
 
 
-def spectral_error(made: Tensor, x: Tensor, resolutions: tuple[int, ...], floor: float) -> Tensor:
-    """How far magnitudes are from the truth at several window lengths, hop a quarter, (B,).
+def magnitude_error(made: Tensor, truth: Tensor, floor: float) -> Tensor:
+    """How far magnitudes (B, F, T) are from the truth, (B,).
 
     The mean absolute difference of logarithms above ``floor``, and that of magnitudes as a share of their sum (Yamamoto
     et al., Parallel WaveGAN, 2020).
     """
+    logs = (made.clamp(min=floor).log() - truth.clamp(min=floor).log()).abs().mean((1, 2))
+    return logs + (made - truth).abs().sum((1, 2)) / truth.sum((1, 2)).clamp(min=1.0)
+
+
+def spectral_error(made: Tensor, x: Tensor, resolutions: tuple[int, ...], floor: float) -> Tensor:
+    """The error of the magnitudes of waveforms, mean over several window lengths, hop a quarter, (B,)."""
     total = torch.zeros(len(x), device=x.device)
     for n in resolutions:
         a, b = (_magnitude(w, Framing(n, n // 4)) for w in (made, x))
-        logs = (a.clamp(min=floor).log() - b.clamp(min=floor).log()).abs().mean((1, 2))
-        total = total + logs + (a - b).abs().sum((1, 2)) / b.sum((1, 2)).clamp(min=1.0)
+        total = total + magnitude_error(a, b, floor)
     return total / len(resolutions)
 
 

@@ -35,6 +35,11 @@ class Recovery(ABC):
         would be alone, and silent beyond its end. Raises ``ValueError`` for other shapes.
         """
 
+    def magnitude(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Magnitudes of single frequencies, (B, mels, T) to (B, n_fft // 2 + 1, T); ``mask`` as above."""
+        self._check(mel, mask)
+        return magnitudes(self.config, mel)
+
     def _check(self, mel: Tensor, mask: Tensor | None) -> None:
         mels = self.config.mels
         if mel.ndim != 3 or mel.shape[1] != mels or not mel.shape[2]:
@@ -66,14 +71,17 @@ class GriffinLim(Recovery):
 
     def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, mels, T) to (B, T * hop); see :class:`Recovery`."""
-        self._check(mel, mask)
-        framing, magnitude = self.config.framing, magnitudes(self.config, mel)
+        return self.waves(self.magnitude(mel, mask), mask)
+
+    def waves(self, magnitude: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Waveforms (B, T * hop) of magnitudes (B, n_fft // 2 + 1, T)."""
         if mask is not None:
             magnitude = magnitude.where(mask[:, None], 0)
         # frame by frame, so that those of a short clip are those of a long one
-        start = torch.empty(1, mel.shape[2], magnitude.shape[1])
-        phase = 2 * math.pi * Noise(self.seed).uniform(start, Dense(1)).mT.to(mel)
+        start = torch.empty(1, magnitude.shape[2], magnitude.shape[1])
+        phase = 2 * math.pi * Noise(self.seed).uniform(start, Dense(1)).mT.to(magnitude)
         spectrum = torch.polar(magnitude, phase.expand_as(magnitude).contiguous())
+        framing = self.config.framing
         return consistent(framing, magnitude, spectrum, self.iterations, self.momentum, mask)
 
 

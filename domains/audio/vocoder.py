@@ -1,8 +1,9 @@
-"""A small network that makes waveforms of log-mel spectrograms in one pass.
+"""A small network that says what magnitudes lie behind a log-mel spectrogram, and Griffin-Lim for their phases.
 
-Convolutions over the frames say what magnitude and phase every frequency has, and one inverse transform makes the
-waveform (Siuzdak, Vocos: Closing the gap between time-domain and Fourier-based neural vocoders, 2023). Magnitudes are
-corrections to those that Griffin-Lim starts from, so an untrained network has the right ones already.
+A triangle of the mel scale adds up what several frequencies hold, and least squares share it out evenly; the network
+has heard where harmonics lie. Convolutions over the frames (Liu et al., A ConvNet for the 2020s, 2022) correct the
+logarithms of the least squares solution, so an untrained network sounds as Griffin-Lim does. Phases that a network of
+this size predicts (as in Siuzdak, Vocos, 2023) were worse than those that Griffin-Lim finds.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from sciffusion.config import parse, to_dict
-from sciffusion.training import export, load_weights
+from sciffusion.training import ModelFile, write_model
 
-from .mel import MelConfig, filters
-from .recovery import Recovery
+from .mel import MelConfig
+from .recovery import GriffinLim, Recovery, magnitudes
 
 __all__ = ["Vocoder", "VocoderConfig", "VocoderNet"]
 
 _KIND = "audio-vocoder"
+
+LEAST = 1e-3
+"""The least magnitude that is corrected: silence."""
 
 
 @final
@@ -35,7 +38,7 @@ class VocoderConfig:
     """
 
     mel: MelConfig = MelConfig()
-    width: int = 128
+    width: int = 192
     depth: int = 5
     expansion: int = 3
     kernel: int = 7
@@ -49,43 +52,37 @@ class VocoderConfig:
 
 @final
 class VocoderNet(nn.Module):
-    """Log-mel frames to log-magnitudes and phases of the short-time Fourier transform."""
-
-    inverse: Tensor
+    """Log-mel frames to log-magnitudes of the short-time Fourier transform."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config = config
         c, mel = config, config.mel
-        bins = mel.n_fft // 2 + 1
         self.first = nn.Conv1d(mel.mels, c.width, c.kernel, padding=c.kernel // 2)
         self.blocks = nn.ModuleList(
             _Block(c.width, c.expansion * c.width, c.kernel) for _ in range(c.depth)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.last = nn.Linear(c.width, 2 * bins)
-        inverse = torch.linalg.pinv(filters(mel).double()).float()
-        self.register_buffer("inverse", inverse, persistent=False)
-        with torch.no_grad():
-            self.last.weight[:bins] = 0
-            self.last.bias[:bins] = 0
+        self.last = nn.Linear(c.width, mel.n_fft // 2 + 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
-    def forward(self, mel: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, mels, T) to log-magnitudes and phases, (B, n_fft // 2 + 1, T) each; ``mask`` (B, T) as in a recovery."""
+    def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, mels, T) to log-magnitudes (B, n_fft // 2 + 1, T); ``mask`` (B, T) as in a recovery."""
         alive = torch.ones_like(mel[:, :1]) if mask is None else mask[:, None].to(mel)
         # silence is zero to the convolutions, within a batch as beyond its ends
-        floor = self.config.mel.floor
-        x = self.first((mel - math.log(floor)) / 4 * alive)
+        x = self.first((mel - math.log(self.config.mel.floor)) / 4 * alive)
         for block in self.blocks:
             x = block(x, alive)
-        change, phase = self.last(self.norm(x.mT)).mT.chunk(2, 1)
-        start = (self.inverse @ mel.exp()).clamp(min=floor).log()
-        return start + change, phase
+        change: Tensor = self.last(self.norm(x.mT)).mT
+        start = magnitudes(self.config.mel, mel).clamp(min=LEAST).log()
+        # no frame is louder than a window of ones
+        return (start + change).clamp(max=math.log(self.config.mel.n_fft))
 
 
 @final
 class _Block(nn.Module):
-    """ConvNeXt's block (Liu et al., A ConvNet for the 2020s, 2022) over frames."""
+    """ConvNeXt's block over frames."""
 
     def __init__(self, width: int, hidden: int, kernel: int) -> None:
         super().__init__()
@@ -103,49 +100,42 @@ class _Block(nn.Module):
 @final
 @dataclass(frozen=True, eq=False)
 class Vocoder(Recovery):
-    """A trained network as a recovery; deterministic, each clip by itself.
+    """A trained network and as many ``iterations`` of Griffin-Lim as a recovery; deterministic, each clip by itself.
 
     Raises ``ValueError`` if the network reads other spectrograms than ``config``.
     """
 
     net: VocoderNet
+    iterations: int = 32
 
     def __post_init__(self) -> None:
         self.config.require_same(self.net.config.mel, "net")
 
     @torch.no_grad()
+    def magnitude(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, mels, T) to (B, n_fft // 2 + 1, T); see :class:`Recovery`."""
+        self._check(mel, mask)
+        return self.net(mel, mask).exp()
+
     def __call__(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, mels, T) to (B, T * hop); see :class:`Recovery`."""
-        self._check(mel, mask)
-        return waves(self.net, mel, mask)[0]
+        griffin_lim = GriffinLim(self.config, self.iterations)
+        return griffin_lim.waves(self.magnitude(mel, mask), mask)
+
+    def to(self, device: str | torch.device) -> Vocoder:
+        """The same vocoder on another device."""
+        return Vocoder(self.config, self.net.to(device), self.iterations)
 
     def save(self, path: str | Path) -> Path:
         """Write network and spectrogram to one safetensors file, weights rounded to float16."""
-        meta = {"kind": _KIND, "vocoder": to_dict(self.net.config)}
-        export(self.net.state_dict(), path, meta, torch.float16)
-        return Path(path)
+        return write_model(
+            path, _KIND, {"vocoder": self.net.config}, {"net": self.net.state_dict()}
+        )
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocoder:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
-        tensors, meta = load_weights(path)
-        if meta.get("kind") != _KIND:
-            raise ValueError(
-                f"{path} holds {meta.get('kind', 'something else')!r}, not a vocoder; save one with Vocoder.save"
-            )
-        fields: dict[str, Any] = dict(meta)
-        config = parse(VocoderConfig, fields["vocoder"], source=str(path))
-        net = VocoderNet(config)
-        net.load_state_dict(tensors)
-        return cls(config.mel, net.eval())
-
-
-def waves(
-    net: VocoderNet, mel: Tensor, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Waveforms (B, T * hop) with the log-magnitudes and phases that make them; differentiable."""
-    magnitude, phase = net(mel, mask)
-    config = net.config.mel
-    # no frame is louder than a window of ones
-    spectrum = torch.polar(magnitude.clamp(max=math.log(config.n_fft)).exp(), phase)
-    return config.framing.synthesise(spectrum, mask), magnitude, phase
+        file = ModelFile.read(path, _KIND, "a vocoder")
+        net = VocoderNet(file.config(VocoderConfig, "vocoder"))
+        net.load_state_dict(file.part("net"))
+        return cls(net.config.mel, net.eval())
