@@ -16,6 +16,7 @@ from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .datasets import DATASETS
 from .evaluation import demo, evaluate, judge, judges, load_judge
+from .lora import Adapter
 from .model import ImageModel
 from .networks import MMDiTConfig, PatchesConfig, UNetConfig
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
@@ -27,6 +28,7 @@ COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 __all__ = [
     "COMMANDS",
     "DATASETS",
+    "Adapter",
     "Autoencoder",
     "AutoencoderConfig",
     "AutoencoderTask",

@@ -22,6 +22,7 @@ from .classifier import Classifier
 from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .files import PICTURES
+from .lora import Adapter
 from .model import ImageModel
 from .shelf import SHELF
 from .task import ImageTask, ImageTraining
@@ -29,7 +30,7 @@ from .task import ImageTask, ImageTraining
 __all__ = ["check_output", "load", "models", "recipe", "train"]
 
 Training = ImageTraining | AutoencoderTraining | ClassifierTraining
-Trained = ImageModel | Autoencoder | Classifier
+Trained = ImageModel | Adapter | Autoencoder | Classifier
 
 _KINDS: Mapping[object, type[Training]] = {
     "diffusion": ImageTraining,
@@ -110,6 +111,8 @@ def train(
     info = {"steps": state.step, "images": len(images), "recipe": task.describe()}
     trained: Trained
     match task:
+        case ImageTask() if task.config.rank is not None:
+            trained = Adapter.from_training(task.model(), weights, info)
         case ImageTask():
             trained = ImageModel.from_training(task, weights, info)
         case AutoencoderTask():
@@ -119,7 +122,7 @@ def train(
             trained = task.finished(weights)
     if int(os.environ.get("RANK", "0")) == 0:
         path = directory / "model.safetensors"
-        if isinstance(trained, ImageModel):
+        if isinstance(trained, ImageModel | Adapter):
             trained.save(path)
         else:
             trained.save(path, info)

@@ -22,6 +22,7 @@ from . import verbs
 from .adapter import ModelConfig, read_parts
 from .container import Images
 from .control import edges
+from .lora import Adapter
 from .task import ImageTask
 from .texts import told
 from .verbs import batches
@@ -147,6 +148,16 @@ class ImageModel:
             raise ValueError("this model is under control already")
         config = replace(self.config, control="edges")
         return replace(self, config=config, denoiser=config.controlled(self.denoiser).eval())
+
+    def adapted(self, adapter: Adapter | str | Path, scale: float = 1.0) -> ImageModel:
+        """The model with what an adapter (LoRA), or one in a file, taught another copy of it.
+
+        ``scale`` says how much of it: 0 is this model, 1 what was learned. Train one by a recipe whose ``base`` is this
+        model's file and that has a ``rank``. Raises ``ValueError`` for an adapter of another network.
+        """
+        if not isinstance(adapter, Adapter):
+            adapter = Adapter.load(adapter)
+        return replace(self, denoiser=adapter.into(self.denoiser, scale).eval())
 
     def _hint(self, value: object, n: int) -> Tensor:
         """The edges of n images; zero where none are known."""

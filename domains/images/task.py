@@ -27,6 +27,7 @@ from .captions import CaptionKind, captions
 from .container import Images
 from .control import edges
 from .datasets import load
+from .lora import with_terms
 from .shelf import SHELF
 
 __all__ = ["DataConfig", "ImageTask", "ImageTraining", "ObjectiveConfig"]
@@ -79,8 +80,9 @@ class ImageTraining:
     """All settings of a training run: what a configuration file holds.
 
     ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels. ``base`` is a
-    trained model, the name of one that ships or a file: it stays as it is, and a control by edges is trained, with
-    everything in ``model`` as it is there. ``sampling`` is stored with the model and shapes nothing in training.
+    trained model, the name of one that ships or a file: it stays as it is, and a control by edges is trained, or with a
+    ``rank`` an adapter by low-rank terms (LoRA), with everything in ``model`` as it is there. ``sampling`` is stored
+    with the model and shapes nothing in training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -89,6 +91,7 @@ class ImageTraining:
     objective: ObjectiveConfig = ObjectiveConfig()
     autoencoder: Path | None = None
     base: str | None = None
+    rank: int | None = None
     sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
 
@@ -109,9 +112,12 @@ class ImageTask(Task[Batch]):
         codec: Codec | None = None
         if config.base is not None:
             _, before, self.base, codec = read_parts(SHELF.find("model", config.base))
-            if before.control is not None:
+            if config.rank is None and before.control is not None:
                 raise ValueError(f"base {config.base!r} is under control already")
-            config = replace(config, model=replace(before, control="edges"))
+            control = "edges" if config.rank is None else before.control
+            config = replace(config, model=replace(before, control=control))
+        elif config.rank is not None:
+            raise ValueError("rank is that of an adapter to a trained model: name one in base")
         model = config.model
         kind = config.data.captions
         if (model.text is None) != (kind is None):
@@ -183,8 +189,10 @@ class ImageTask(Task[Batch]):
         return out
 
     def model(self) -> Preconditioned:
-        """The untrained denoiser; over a base, the base under an untrained control."""
+        """The untrained denoiser; over a base, the base under an untrained control or with untrained terms."""
         model = self.config.model
+        if self.base is not None and self.config.rank is not None:
+            return with_terms(self.base, self.config.rank)
         return model.denoiser() if self.base is None else model.controlled(self.base)
 
     def order(self, config: TrainConfig) -> Order:
@@ -254,6 +262,7 @@ class ImageTask(Task[Batch]):
         return {k: to_dict(v) for k, v in parts.items()} | {
             "images": len(self.images),
             "base": c.base,
+            "rank": c.rank,
         }
 
 
