@@ -17,7 +17,10 @@ from torch import Tensor
 
 from sciffusion.errors import did_you_mean
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "Labels"]
+
+Labels = Mapping[str, Sequence[object] | NDArray[Any]]
+"""What is told of samples: by name a value for each."""
 
 
 @final
@@ -89,12 +92,33 @@ class Attributes:
             cond[name] = torch.tensor([self.index(name, v) for v in values])
         return cond
 
+    def found(self, labels: Labels) -> Attributes:
+        """The same with the classes that the labels of the data have, numbers by size, unless they are known already.
+
+        Raises ``ValueError`` for an attribute that is no label.
+        """
+        for name in self.names:
+            if name not in labels:
+                known = ", ".join(labels) or "none"
+                raise ValueError(f"model.attributes names {name!r}; labels of the data: {known}")
+        classes = (np.unique(np.asarray(labels[name])).tolist() for name in self.names)
+        return Attributes(self.names, self.classes or tuple(tuple(map(str, c)) for c in classes))
+
+    def rows(self, labels: Labels) -> dict[str, Tensor]:
+        """The numbers of the classes that labels tell, (N,) by attribute. Raises ``ValueError`` for any other value."""
+        out = {}
+        for name in self.names:
+            values, rows = np.unique(np.asarray(labels[name]), return_inverse=True)
+            known = torch.tensor([self.index(name, v) for v in values])
+            out[name] = known[torch.from_numpy(rows)]
+        return out
+
     def in_turn(self, n: int) -> dict[str, list[str]]:
         """For n samples the classes of every attribute, one after the other."""
         pairs = zip(self.names, self.classes, strict=True)
         return {k: [c[i % len(c)] for i in range(n)] for k, c in pairs}
 
-    def told(self, labels: Mapping[str, Sequence[object] | NDArray[Any]]) -> dict[str, object]:
+    def told(self, labels: Labels) -> dict[str, object]:
         """What samples' own labels say of the attributes; a value that is no class leaves it open."""
         return {
             name: [str(v) if str(v) in classes else None for v in labels[name]]

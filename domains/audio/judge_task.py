@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sciffusion.attributes import Attributes
 from sciffusion.config import to_dict
 from sciffusion.noise import Noise
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig, TrainState
@@ -52,19 +53,10 @@ class JudgeTask(Task[Batch]):
         if not len(clips):
             raise ValueError("clips must hold at least one clip to learn from")
         model = config.model
-        for name in model.attributes:
-            if name not in clips.labels:
-                known = ", ".join(clips.labels) or "none"
-                raise ValueError(f"model.attributes names {name!r}; labels of the clips: {known}")
-        found = model.classes or tuple(
-            tuple(str(v) for v in np.unique(clips.labels[k]).tolist()) for k in model.attributes
-        )
-        self.config = replace(config, model=replace(model, classes=found))
+        asked = Attributes(model.attributes, model.classes).found(clips.labels)
+        self.config = replace(config, model=replace(model, classes=asked.classes))
         self.heard = torch.stack([self.config.model.heard(clip) for clip in clips])
-        self.rows = {
-            name: torch.tensor([classes.index(str(v)) for v in clips.labels[name]])
-            for name, classes in zip(model.attributes, found, strict=True)
-        }
+        self.rows = asked.rows(clips.labels)
         self.valid = valid
 
     def model(self) -> JudgeNet:

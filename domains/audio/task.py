@@ -191,12 +191,7 @@ class AudioTask(Task[Batch]):
                 f"model.reference is {config.model.reference}, data.reference is {config.data.reference}: "
                 "a model of references needs both, any other neither"
             )
-        attributes = config.model.attributes
-        for name in attributes:
-            if name not in clips.labels:
-                known = ", ".join(clips.labels) or "none"
-                raise ValueError(f"model.attributes names {name!r}; labels of the clips: {known}")
-        classes = config.model.classes or tuple(_classes(clips.labels[k]) for k in attributes)
+        classes = config.model.asked.found(clips.labels).classes
         if codec is None and config.codec is not None:
             codec = AudioCodec.from_file(config.codec)
         self.codec = codec
@@ -216,7 +211,7 @@ class AudioTask(Task[Batch]):
         self.frames = [[self.standard.encode(f) for f in view] for view in views]
         self.listener, self.others = self._listen(played, clips)
         self.sizes = np.array([len(f) for f in self.frames[0]])
-        self.rows = self._rows(clips)
+        self.rows = self.config.model.asked.rows(clips.labels)
         self.labels = clips.labels
         self.catalogue = Catalogue(torch.tensor([len(w) for w in waves]), self.rows)
         self.valid: tuple[list[Tensor], Clips, Others | None] | None = None
@@ -234,14 +229,6 @@ class AudioTask(Task[Batch]):
             null=model.null() or None,
             drop=objective.drop if model.null() else 0.0,
         )
-
-    def _rows(self, clips: Clips) -> dict[str, Tensor]:
-        """The class of every clip by attribute."""
-        model = self.config.model
-        return {
-            name: torch.tensor([model.asked.index(name, v) for v in clips.labels[name]])
-            for name in model.attributes
-        }
 
     def _listen(
         self, played: Sequence[Sequence[Clip]], clips: Clips
@@ -314,7 +301,7 @@ class AudioTask(Task[Batch]):
         if self.valid is None:
             return {}
         device, (frames, clips, others) = next(model.parameters()).device, self.valid
-        rows = self._rows(clips)
+        rows = self.config.model.asked.rows(clips.labels)
         order = _batches(np.array([len(f) for f in frames]), 64, 0)
         objective = replace(self.objective, drop=0.0)
         total, n = 0.0, 0
@@ -344,11 +331,6 @@ def _frames(analyse: Callable[[Tensor], Tensor], wave: Tensor, delay: int) -> Te
     """The frames of a waveform that begins ``delay`` samples later, (T, width)."""
     wave = nn.functional.pad(wave, (delay, 0))
     return analyse(wave[None])[0].mT.contiguous()
-
-
-def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:
-    """The different values of a label, numbers by size."""
-    return tuple(str(v) for v in np.unique(np.asarray(values)).tolist())
 
 
 def _batches(sizes: NDArray[np.int64], batch_size: int, seed: int) -> SizeBuckets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
@@ -27,6 +27,7 @@ from .captions import CaptionKind, captions
 from .container import Images
 from .control import edges
 from .datasets import load
+from .embedder import Embedder
 from .lora import with_terms
 from .shelf import SHELF
 
@@ -81,8 +82,9 @@ class ImageTraining:
 
     ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels. ``base`` is a
     trained model, the name of one that ships or a file: it stays as it is, and a control by edges is trained, or with a
-    ``rank`` an adapter by low-rank terms (LoRA), with everything in ``model`` as it is there. ``sampling`` is stored
-    with the model and shapes nothing in training.
+    ``rank`` an adapter by low-rank terms (LoRA), with everything in ``model`` as it is there. ``embedder`` is the file
+    of a trained one: its vectors of the images are then their references, for the decoder of two stages. ``sampling``
+    is stored with the model and shapes nothing in training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -92,6 +94,7 @@ class ImageTraining:
     autoencoder: Path | None = None
     base: str | None = None
     rank: int | None = None
+    embedder: Path | None = None
     sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
 
@@ -119,22 +122,19 @@ class ImageTask(Task[Batch]):
         elif config.rank is not None:
             raise ValueError("rank is that of an adapter to a trained model: name one in base")
         model = config.model
+        if config.embedder is not None:
+            embedder = Embedder.load(config.embedder)
+            model = replace(model, reference=embedder.config.features)
+            images = embedder.labelled(images)
+            valid = None if valid is None else embedder.labelled(valid)
         kind = config.data.captions
         if (model.text is None) != (kind is None):
             raise ValueError(
                 f"model.text is {model.text}, data.captions is {kind}: a model of texts needs both, any other neither"
             )
         self.captions = None if kind is None else captions(kind)
-        told = () if self.captions is None else self.captions.needs
-        absent = [k for k in told if k not in images.labels]
-        if absent:
-            raise ValueError(
-                f"captions of {kind} are made of the labels {', '.join(told)}; the images lack {', '.join(absent)}"
-            )
-        for name in model.attributes:
-            if name not in images.labels:
-                known = ", ".join(images.labels) or "none"
-                raise ValueError(f"model.attributes names {name!r}; labels of the images: {known}")
+        if self.captions is not None:
+            self.captions.check(images)
         if config.autoencoder is not None:
             if codec is not None:
                 raise ValueError("base has a codec of its own: leave autoencoder out")
@@ -146,7 +146,7 @@ class ImageTask(Task[Batch]):
             raise ValueError("model.codec needs autoencoder, the file of a trained one")
         if model.text is not None:
             model = replace(model, text=model.text.settled())
-        classes = model.classes or tuple(_classes(images.labels[k]) for k in model.attributes)
+        classes = model.asked.found(images.labels).classes
         size = images.size if model.size == (0, 0) else model.size
         model = replace(model, classes=classes, size=size)
         for part in (images, *([] if valid is None else [valid])):
@@ -173,7 +173,7 @@ class ImageTask(Task[Batch]):
     def _rows(self, images: Images) -> dict[str, Tensor]:
         """The class of every image by attribute, and its reference."""
         model = self.config.model
-        out: dict[str, Tensor] = {}
+        out = model.asked.rows(images.labels)
         if model.reference:
             found = np.asarray(images.labels.get("reference", ()), dtype=np.float32)
             if found.shape != (len(images), model.reference):
@@ -182,10 +182,6 @@ class ImageTask(Task[Batch]):
                     f"got {found.shape}"
                 )
             out["reference"] = torch.from_numpy(found)
-        for name in model.attributes:
-            values, rows = np.unique(images.labels[name], return_inverse=True)
-            known = torch.tensor([model.asked.index(name, v) for v in values])
-            out[name] = known[torch.from_numpy(rows)]
         return out
 
     def model(self) -> Preconditioned:
@@ -215,20 +211,15 @@ class ImageTask(Task[Batch]):
         if self.config.model.control is not None:
             hint = edges(_unit(self.images.pixels[rows]))
             cond["edges"] = hint if flipped is None else _flipped(hint, flipped)
-        cond |= self._texts(self.images, indices, key)
+        cond |= self._texts(self.images[indices], key)
         return x.to(device), {k: v.to(device) for k, v in cond.items()}
 
-    def _texts(self, images: Images, indices: NDArray[np.int64], key: int) -> dict[str, Tensor]:
+    def _texts(self, images: Images, key: int) -> dict[str, Tensor]:
         """The tokens of a caption for every image, none for a model without texts."""
         text = self.config.model.text
         if self.captions is None or text is None:
             return {}
-        rng = np.random.default_rng(key)
-        detailed = rng.random(len(indices)) < self.config.data.detailed
-        rows = [{k: images.labels[k][i] for k in self.captions.needs} for i in indices.tolist()]
-        drawn = [
-            self.captions.draw(row, rng, bool(d)) for row, d in zip(rows, detailed, strict=True)
-        ]
+        drawn = self.captions.texts(images, key, self.config.data.detailed)
         return text.condition(drawn, len(drawn))
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
@@ -244,7 +235,7 @@ class ImageTask(Task[Batch]):
         device = next(model.parameters()).device
         step = max(1, len(self.valid) // 512)
         part = self.valid[::step][:512]
-        cond = self._rows(part) | self._texts(part, np.arange(len(part)), key)
+        cond = self._rows(part) | self._texts(part, key)
         cond = {k: v.to(device) for k, v in cond.items()}
         if self.config.model.control is not None:
             cond["edges"] = edges(part.to_floats().pixels).to(device)
@@ -298,8 +289,3 @@ def _latents(codec: Codec, images: Images) -> tuple[Tensor, Tensor]:
     means = torch.cat([mean for mean, _ in found])
     spreads = [torch.zeros_like(mean) if std is None else std for mean, std in found]
     return means, torch.cat(spreads)
-
-
-def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:
-    """The different values of a label, numbers by size."""
-    return tuple(str(v) for v in np.unique(np.asarray(values)).tolist())

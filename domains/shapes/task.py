@@ -92,10 +92,6 @@ class ShapeTask(Task[Batch]):
 
     def __init__(self, config: ShapeTraining, shapes: Shapes, valid: Shapes | None = None) -> None:
         model, data = config.model, config.data
-        for name in model.attributes:
-            if name not in shapes.labels:
-                known = ", ".join(shapes.labels) or "none"
-                raise ValueError(f"model.attributes names {name!r}; labels of the shapes: {known}")
         sizes = shapes.sizes if data.points is None else np.minimum(shapes.sizes, data.points)
         if int(sizes.min()) < 2:
             raise ValueError("shapes must have at least 2 points: a single one is its own centre")
@@ -106,9 +102,7 @@ class ShapeTask(Task[Batch]):
         quantiles = np.quantile(sizes, np.linspace(0, 1, 101), method="nearest").astype(int)
         few = np.unique(sizes)
         found = few if len(few) == 1 else quantiles
-        classes = model.classes or tuple(
-            tuple(str(v) for v in np.unique(shapes.labels[k]).tolist()) for k in model.attributes
-        )
+        classes = model.asked.found(shapes.labels).classes
         model = replace(
             model,
             classes=classes,
@@ -116,7 +110,7 @@ class ShapeTask(Task[Batch]):
             sizes=model.sizes or tuple(found.tolist()),
         )
         self.config = replace(config, model=model)
-        self.classes = self._rows(self.shapes)
+        self.classes = model.asked.rows(shapes.labels)
         null = model.asked.sizes
         self.objective = Objective(
             model.process(),
@@ -125,14 +119,6 @@ class ShapeTask(Task[Batch]):
             null=null or None,
             drop=config.objective.drop if null else 0.0,
         )
-
-    def _rows(self, shapes: Shapes) -> dict[str, Tensor]:
-        """The class of every shape by attribute."""
-        model = self.config.model
-        return {
-            name: torch.tensor([model.asked.index(name, v) for v in shapes.labels[name]])
-            for name in model.attributes
-        }
 
     def model(self) -> Preconditioned:
         """The untrained denoiser."""
@@ -169,7 +155,7 @@ class ShapeTask(Task[Batch]):
         if self.valid is None:
             return {}
         device, part = next(model.parameters()).device, self.valid[:256]
-        cond = {k: v.to(device) for k, v in self._rows(part).items()}
+        cond = {k: v.to(device) for k, v in self.config.model.asked.rows(part.labels).items()}
         objective = replace(self.objective, drop=0.0)
         with torch.no_grad():
             x = self._state(part, key, device)

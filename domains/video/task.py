@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -123,15 +123,10 @@ class VideoTask(Task[Batch]):
     def __init__(
         self, config: VideoTraining, lessons: Lessons, valid: Lessons | None = None
     ) -> None:
-        attributes = config.model.attributes
-        for name in attributes:
-            if name not in lessons.labels:
-                known = ", ".join(lessons.labels) or "none"
-                raise ValueError(f"model.attributes names {name!r}; labels of the films: {known}")
-        classes = config.model.classes or tuple(_classes(lessons.labels[k]) for k in attributes)
+        classes = config.model.asked.found(lessons.labels).classes
         self.config = replace(config, model=replace(config.model, classes=classes))
         self.lessons, self.valid = lessons, valid
-        self.rows = self._rows(lessons)
+        self.rows = self.config.model.asked.rows(lessons.labels)
         self.affine = _measured(lessons, config.data.shapes[0])
         channels = len(self.affine.mean)
         if channels != config.model.channels:
@@ -146,14 +141,6 @@ class VideoTask(Task[Batch]):
             null=null or None,
             drop=objective.drop if null else 0.0,
         )
-
-    def _rows(self, lessons: Lessons) -> dict[str, Tensor]:
-        """The class of every film by attribute."""
-        model = self.config.model
-        return {
-            name: torch.tensor([model.asked.index(name, v) for v in lessons.labels[name]])
-            for name in model.attributes
-        }
 
     def model(self) -> Preconditioned:
         """The untrained denoiser."""
@@ -197,7 +184,10 @@ class VideoTask(Task[Batch]):
         """The loss of 256 held-out films, with their conditions, always with the same noise."""
         if self.valid is None:
             return {}
-        device, rows = next(model.parameters()).device, self._rows(self.valid)
+        device, rows = (
+            next(model.parameters()).device,
+            self.config.model.asked.rows(self.valid.labels),
+        )
         objective, size = replace(self.objective, drop=0.0), min(32, len(self.valid))
         losses = []
         for step in range(8):
@@ -242,8 +232,3 @@ def _measured(lessons: Lessons, shape: tuple[int, int, int]) -> Affine:
     # rounded, for the last digits of a sum depend on the number of threads
     mean, std = ((v * 2**16).round() / 2**16 for v in (mean, std))
     return Affine(mean.tolist(), torch.where(std > 1e-3, std, 1.0).tolist())
-
-
-def _classes(values: Sequence[object] | NDArray[np.generic]) -> tuple[str, ...]:
-    """The different values of a label, numbers by size."""
-    return tuple(str(v) for v in np.unique(np.asarray(values)).tolist())

@@ -47,3 +47,23 @@ def test_mistakes_are_told_with_what_is_right() -> None:
         DIGITS.index("speaker", "teo")
     with pytest.raises(ValueError, match="classes lists 1 attributes, but attributes names 2"):
         Attributes(("a", "b"), (("0",),))
+
+
+def test_classes_are_found_in_the_labels_and_rows_name_them() -> None:
+    labels = {
+        "digit": [9, 0, 10, 9],
+        "speaker": ["theo", "theo", "lucas", "yweweler"],
+        "take": [1] * 4,
+    }
+    found = Attributes(("digit", "speaker")).found(labels)
+    assert found.classes == (("0", "9", "10"), ("lucas", "theo", "yweweler"))  # numbers by size
+    rows = found.rows(labels)
+    for name, told in found.labels(rows).items():
+        assert told.tolist() == [str(v) for v in labels[name]]
+    assert DIGITS.found(labels) == DIGITS
+    with pytest.raises(ValueError, match="digit must be one of 0, 7, 9, got .*10"):
+        DIGITS.rows(labels)
+    with pytest.raises(
+        ValueError, match="names 'accent'; labels of the data: digit, speaker, take"
+    ):
+        Attributes(("accent",)).found(labels)

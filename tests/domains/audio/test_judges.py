@@ -88,7 +88,7 @@ def test_a_task_delays_clips_by_silence_alone() -> None:
 def test_bad_settings_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one clip"):
         JudgeTask(SETTINGS, tones()[:0])
-    with pytest.raises(ValueError, match="'digit'; labels of the clips: pitch, attack"):
+    with pytest.raises(ValueError, match="'digit'; labels of the data: pitch, attack"):
         wrong = replace(SETTINGS, model=replace(CONFIG, attributes=("digit",)))
         JudgeTask(wrong, tones())
     with pytest.raises(ValueError, match="classes lists 1"):

@@ -84,7 +84,7 @@ def test_training_lowers_the_loss_and_leaves_a_model(tmp_path: Path) -> None:
 def test_labels_that_the_clips_lack_are_refused() -> None:
     config = settings()
     config = replace(config, model=replace(config.model, attributes=("digit",)))
-    with pytest.raises(ValueError, match="names 'digit'; labels of the clips: pitch, attack"):
+    with pytest.raises(ValueError, match="names 'digit'; labels of the data: pitch, attack"):
         AudioTask(config, tones())
 
 

@@ -148,7 +148,7 @@ def test_an_unknown_kind_of_training_is_told(tmp_path: Path) -> None:
 def test_data_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     config = settings()
     wrong = replace(config, model=replace(config.model, attributes=("digit",)))
-    with pytest.raises(ValueError, match="names 'digit'; labels of the images: label"):
+    with pytest.raises(ValueError, match="names 'digit'; labels of the data: label"):
         ImageTask(wrong, bars())
     with pytest.raises(ValueError, match="6 x 6 pixels and 1 channels, got Images.*RGB"):
         ImageTask(config, bars(), bars(channels=3))

@@ -65,7 +65,7 @@ def test_the_recipe_is_one_and_wrong_data_are_told() -> None:
     config = recipe("superquadrics", ["train.steps=3"])
     assert config.train.steps == 3 and config.data.points == 64
     with pytest.raises(
-        ValueError, match="model.attributes names 'label'; labels of the shapes: none"
+        ValueError, match="model.attributes names 'label'; labels of the data: none"
     ):
         ShapeTask(settings(), Shapes.of(np.zeros((2, 4, 3))))
     with pytest.raises(ValueError, match="at least 2 points"):

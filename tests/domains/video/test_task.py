@@ -132,7 +132,7 @@ def test_films_of_ones_own_are_learnt_with_their_rate(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="model.attributes names 'label'; labels of the films: digit"
+        ValueError, match="model.attributes names 'label'; labels of the data: digit"
     ):
         VideoTask(settings(attributes=("label",)), endless())
     with pytest.raises(ValueError, match="model.channels is 3, but the films have 1"):
