@@ -50,7 +50,7 @@ def test_mistakes_are_told_with_what_is_right() -> None:
 
 
 def test_classes_are_found_in_the_labels_and_rows_name_them() -> None:
-    labels = {
+    labels: dict[str, list[object]] = {
         "digit": [9, 0, 10, 9],
         "speaker": ["theo", "theo", "lucas", "yweweler"],
         "take": [1] * 4,
