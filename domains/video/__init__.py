@@ -12,6 +12,8 @@ from sciffusion.sampling import Guide, SamplingConfig
 
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
+from .autoencoder import CausalAutoencoder, CausalConfig
+from .autoencoder_task import AutoencoderTraining
 from .datasets import DATASETS, MovingDigits, digits
 from .demo import demo
 from .film import Film, Films
@@ -27,6 +29,9 @@ COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 __all__ = [
     "COMMANDS",
     "DATASETS",
+    "AutoencoderTraining",
+    "CausalAutoencoder",
+    "CausalConfig",
     "DataConfig",
     "Film",
     "Films",
