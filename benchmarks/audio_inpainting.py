@@ -22,7 +22,7 @@ import torch
 from audio_table import Row, chosen, with_interval, write
 
 from sciffusion.domains import audio
-from sciffusion.domains.audio import AudioModel, Clip
+from sciffusion.domains.audio import AudioModel, Clip, LogMel
 from sciffusion.domains.audio.datasets import split
 from sciffusion.domains.audio.given import Given, holes
 from sciffusion.domains.audio.judges import Judge
@@ -37,7 +37,7 @@ def interpolated(model: AudioModel, clip: Clip, gap: Gap) -> Clip:
     """The mel spectrogram interpolated across a gap, and Griffin-Lim with the given samples held fast."""
     config = model.config.mel
     heard = Given.of(clip, config, holes(clip, gap))
-    whole, frames = heard.whole(), heard.frames().numpy()
+    whole, frames = heard.whole(config.reach), LogMel(config).encode(heard.wave[None])[0].mT.numpy()
     known, every = np.flatnonzero(whole.numpy()), np.arange(len(frames))
     lines = np.stack([np.interp(every, known, frames[known, k]) for k in range(config.mels)])
     mel = torch.from_numpy(lines).float()[None]

@@ -61,7 +61,7 @@ class Ridge:
     def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """What is seen of a clip at 4 kHz, and what is wanted."""
         heard = Given.of(clip.resample(4000), self.model.config.mel)
-        seen = self.model.standard.encode(heard.frames())
+        seen = self.model.frames(heard.wave)
         wave = heard.gain * clip.samples[:, : len(heard.wave)]
         truth = self.model.standard.encode(LogMel(self.model.config.mel).encode(wave)[0].mT)
         return features(seen, self.low), truth[:, ~self.low]
@@ -75,7 +75,7 @@ class Ridge:
     def __call__(self, clip: Clip) -> Clip:
         """The clip with the upper band that the regression tells."""
         heard = Given.of(clip, self.model.config.mel)
-        frames = self.model.standard.encode(heard.frames())
+        frames = self.model.frames(heard.wave)
         frames[:, ~self.low] = features(frames, self.low) @ self.weights
         return in_band(self.model, heard, frames[None], CUTOFF)[0]
 
@@ -86,7 +86,7 @@ def right(model: AudioModel, clip: Clip, truth: Clip) -> Clip:
     heard, low = Given.of(clip, config), lower_bins(config, CUTOFF)
     wave = heard.gain * truth.samples[:, : len(heard.wave)]
     own = model.standard.encode(LogMel(config).encode(wave)[0].mT)
-    frames = model.standard.encode(heard.frames())
+    frames = model.frames(heard.wave)
     return in_band(model, heard, torch.where(low, frames, own)[None], CUTOFF)[0]
 
 

@@ -33,7 +33,7 @@ from sciffusion.space import Euclidean
 from sciffusion.state import State
 
 from .codec import CodecConfig
-from .frontend import LatentConfig, SpectrumConfig
+from .frontend import Frontend, LatentConfig, SpectrumConfig
 from .mel import MelConfig
 from .networks import FramesConfig, MelNet, PatchesConfig, UNetConfig
 
@@ -73,7 +73,7 @@ class ModelConfig:
             raise ValueError(f"attributes must not be called {sorted(taken)}: conditions are")
 
     @property
-    def frontend(self) -> MelConfig | CodecConfig | SpectrumConfig:
+    def frontend(self) -> Frontend:
         """What makes frames of waveforms."""
         return self.spectrum or (self.mel if self.latent is None else self.latent.codec)
 
@@ -90,8 +90,8 @@ class ModelConfig:
         if self.frontend is not self.mel:
             what = "complex spectra" if self.latent is None else "latents of a codec"
             raise ValueError(
-                f"this needs a model of log-mel spectrograms, but the model works on {what}: it samples, "
-                "and no more"
+                f"this needs a model of log-mel spectrograms, but the model works on {what}: it can sample, inpaint, "
+                "extend, edit and interpolate"
             )
         return self.mel
 

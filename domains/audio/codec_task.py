@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,7 @@ from sciffusion.training import train as run_training
 
 from .clip import Clips
 from .codec import AudioCodec, CodecConfig
-from .mel import MelConfig
-from .pieces import PieceTask, mel_error, spectral_error
+from .pieces import PieceTask, magnitude_error
 from .task import DataConfig
 
 __all__ = ["CodecLoss", "CodecTask", "CodecTraining", "train_codec"]
@@ -27,35 +27,27 @@ __all__ = ["CodecLoss", "CodecTask", "CodecTraining", "train_codec"]
 @final
 @dataclass(frozen=True)
 class CodecLoss:
-    r"""What is minimised, all of it without a discriminator.
+    """What is minimised: the error of the decoded magnitudes (:func:`.magnitude_error`), and two little things more.
 
-    * ``wave``: the mean absolute difference of waveforms, which have a peak of 0.5.
-    * Magnitudes at several ``resolutions`` (:func:`.spectral_error`), above ``floor``.
-    * ``mel``: the mean absolute difference of log-mel spectrograms of ``bins`` above the same floor, the window four
-      hops of the codec.
+    * ``root``: the mean absolute difference of the roots of magnitudes, between logarithms, which count silence as much
+      as speech, and magnitudes, of which the loudest frames have nearly all.
     * ``kl``: the divergence of the latent's law from a standard normal one, per latent number (Kingma & Welling,
       Auto-encoding variational Bayes, 2014); small, so that latents stay near it and decoding is smooth.
     """
 
-    resolutions: tuple[int, ...] = (64, 128, 256, 512)
-    wave: float = 20.0
-    mel: float = 1.0
-    bins: int = 64
+    root: float = 2.0
     kl: float = 1e-3
-    floor: float = 1e-2
 
     def __call__(self, codec: AudioCodec, x: Tensor, noise: Noise | None) -> Tensor:
         """The loss of every waveform (B, N), (B,); without ``noise`` the latent is its mean."""
         mean, std = codec.posterior(x[:, None])
         z = mean if noise is None else mean + std * noise.normal(mean, Dense(1))
-        made = codec.reconstruct(z)[:, 0]
-        hop = codec.config.hop
-        mel = MelConfig(codec.config.rate, 4 * hop, hop, self.bins)
+        floor = codec.config.floor
+        made, truth = ((v + math.log(floor)).exp() for v in (codec.spectrum(z), codec.logs(x)))
         kl = 0.5 * (mean.square() + std.square() - 1) - std.log()
         return (
-            self.wave * (made - x).abs().mean(1)
-            + spectral_error(made, x, self.resolutions, self.floor)
-            + self.mel * mel_error(made, x, mel, self.floor)
+            magnitude_error(made, truth, floor)
+            + self.root * (made.sqrt() - truth.sqrt()).abs().mean((1, 2))
             + self.kl * kl.mean((1, 2))
         )
 
@@ -75,11 +67,8 @@ class CodecTraining:
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
-        if self.frames * self.model.hop < max(self.loss.resolutions):
-            raise ValueError(
-                f"frames must make pieces of at least {max(self.loss.resolutions)} samples, the longest window, "
-                f"got {self.frames} of {self.model.hop}"
-            )
+        if self.frames < 1:
+            raise ValueError(f"frames must be at least 1, got {self.frames}")
         if self.data.shifts != 1:
             raise ValueError(
                 f"data.shifts must be 1 for a codec, whose pieces begin anywhere, got {self.data.shifts}"
@@ -95,8 +84,10 @@ class CodecTask(PieceTask):
         self.config = config
 
     def model(self) -> AudioCodec:
-        """The untrained codec."""
-        return AudioCodec(self.config.model)
+        """The codec that training starts from: the best linear one."""
+        codec = AudioCodec(self.config.model)
+        codec.begin(self.waves)
+        return codec
 
     def losses(self, model: nn.Module, x: Tensor, key: int | None) -> Tensor:
         """The loss of every piece."""
@@ -134,8 +125,7 @@ def train_codec(
     tensors = state.tensors()  # gathered from all processes, so all of them must call it
     codec = task.model()
     codec.load_state_dict(dict(tensors.get("ema", tensors["model"])))
-    hop = config.model.hop
-    codec.fit(nn.functional.pad(w, (0, -len(w) % hop))[None, None] for w in task.waves)
+    codec.fit(w[None, None] for w in task.waves)
     if int(os.environ.get("RANK", "0")) == 0:
         codec.save(directory / "codec.safetensors")
     return codec.eval(), state

@@ -60,11 +60,11 @@ def edit(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie from 0 to 1, got {strength}")
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
-    heard = Given.of(clip, model.config.spectrogram)
+    heard = Given.of(clip, model.config.frontend)
     drawing.require_fit(clip)
     if strength == 0:
-        return Clips([Clip(heard.wave[None] / heard.gain, model.config.spectrogram.rate)] * n)
-    frames = model.standard.encode(heard.frames()).to(model.device)
+        return Clips([Clip(heard.wave[None] / heard.gain, model.config.frontend.rate)] * n)
+    frames = model.frames(heard.wave)
     state = mel_state([frames] * n)
     made = sdedit(drawing.sampler, drawing.denoiser(), state, strength, drawing.noise()).x
     assert isinstance(made, State)
@@ -104,12 +104,12 @@ def interpolate(
         raise ValueError(f"n must be at least 2, both ends, got {n}")
     sampler = Sampler(DDIM(), steps, model.sampling.sampler().grid)
     drawing = Drawing.of(model, 2, given, 1.0, None, sampler, 0)
-    ends = [Given.of(c, model.config.spectrogram) for c in (a, b)]
+    ends = [Given.of(c, model.config.frontend) for c in (a, b)]
     for clip in (a, b):
         drawing.require_fit(clip)
     sizes = [len(e.wave) for e in ends]
     waves = [F.pad(e.wave, (0, max(sizes) - len(e.wave))) for e in ends]
-    state = model.encode([Clip(w[None], model.config.spectrogram.rate) for w in waves])
+    state = model.encode([Clip(w[None], model.config.frontend.rate) for w in waves])
     noise = invert(sampler, drawing.denoiser(), state, iterations=iterations).x
     assert isinstance(noise, State)
     share = torch.linspace(0, 1, n)

@@ -84,14 +84,14 @@ class Drawing:
     @property
     def longest(self) -> int:
         """The number of frames of the longest clip that the model was trained on."""
-        return self.model.config.mel.frames(int(self.model.catalogue.samples.max()))
+        return self.model.config.frontend.frames(int(self.model.catalogue.samples.max()))
 
     def require_fit(self, clip: Clip) -> None:
         """Raise ``ValueError`` for a clip that is longer than all that the model was trained on."""
-        rate, most = self.model.config.mel.rate, int(self.model.catalogue.samples.max())
+        rate, most = self.model.config.frontend.rate, int(self.model.catalogue.samples.max())
         if (
             math.ceil(clip.samples.shape[1] * rate / clip.rate)
-            > self.longest * self.model.config.mel.hop
+            > self.longest * self.model.config.frontend.hop
         ):
             raise ValueError(
                 f"the clip has {clip.seconds:.2f} s, but the model knows up to {most / rate:.2f} s; cut it"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, final
 from torch import Tensor
 
 from .codec import AudioCodec, CodecConfig
-from .mel import LogMel
+from .mel import LogMel, MelConfig
 from .recovery import GriffinLim, Recovery
-from .stft import ComplexSTFT
+from .stft import ComplexSTFT, Framing
 
 if TYPE_CHECKING:
     from .adapter import ModelConfig
 
-__all__ = ["LatentConfig", "SpectrumConfig", "analysis", "synthesis"]
+__all__ = ["Frontend", "LatentConfig", "SpectrumConfig", "Synthesis", "analysis", "synthesis"]
 
 
 @final
@@ -49,9 +49,23 @@ class SpectrumConfig:
         """Numbers of a frame."""
         return 2 * (self.stft.n_fft // 2 + 1)
 
+    @property
+    def framing(self) -> Framing:
+        """The Fourier transform below."""
+        return self.stft.framing
+
+    @property
+    def reach(self) -> int:
+        """Samples before and after its own hop that a frame sees."""
+        return self.framing.reach
+
     def frames(self, samples: int) -> int:
         """The number of frames of a waveform: ``ceil(samples / hop)``."""
-        return self.stft.framing.frames(samples)
+        return self.framing.frames(samples)
+
+
+Frontend = MelConfig | CodecConfig | SpectrumConfig
+"""What makes frames of waveforms: its ``rate``, its ``hop``, and how far beyond that a frame sees, ``reach``."""
 
 
 def analysis(config: ModelConfig, codec: AudioCodec | None) -> Callable[[Tensor], Tensor]:
@@ -64,13 +78,35 @@ def analysis(config: ModelConfig, codec: AudioCodec | None) -> Callable[[Tensor]
     return LogMel(config.spectrogram).encode
 
 
+@final
+@dataclass(frozen=True)
+class Synthesis:
+    """What makes waveforms (B, T * hop) of frames (B, width, T) and their mask (B, T; None: all there are).
+
+    ``magnitude`` says which magnitudes (B, n_fft // 2 + 1, T) of the transform ``framing`` frames stand for.
+    """
+
+    framing: Framing
+    waves: Callable[[Tensor, Tensor | None], Tensor]
+    magnitude: Callable[[Tensor], Tensor]
+
+
 def synthesis(
     config: ModelConfig, codec: AudioCodec | None, recovery: Recovery | None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """What takes frames (B, width, T) and their mask (B, T) to waveforms (B, T * hop)."""
+) -> Synthesis:
+    """The way back from frames; ``recovery`` is that of log-mels (None: Griffin-Lim)."""
     spectrum = config.spectrum
     if codec is not None:
-        return codec.waves
+        return Synthesis(codec.config.framing, codec.waves, codec.magnitude)
     if spectrum is not None:
-        return lambda frames, mask: spectrum.stft.decode(frames.unflatten(1, (2, -1)), mask=mask)
-    return recovery or GriffinLim(config.spectrogram)
+        stft = spectrum.stft
+
+        def waves(frames: Tensor, mask: Tensor | None) -> Tensor:
+            return stft.decode(frames.unflatten(1, (2, -1)), mask=mask)
+
+        def magnitude(frames: Tensor) -> Tensor:
+            return stft.framing.analyse(waves(frames, None)).abs()
+
+        return Synthesis(stft.framing, waves, magnitude)
+    recovery = recovery or GriffinLim(config.spectrogram)
+    return Synthesis(recovery.config.framing, recovery, recovery.magnitude)

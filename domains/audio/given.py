@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import Clip
-from .mel import LogMel, MelConfig
+from .frontend import Frontend
 from .task import PEAK
 
 __all__ = ["Given", "Segments", "holes"]
@@ -71,13 +71,13 @@ class Given:
 
     clip: Clip
     spans: Sequence[tuple[int, int]]
-    config: MelConfig
+    config: Frontend
     wave: Tensor
     missing: Tensor
     gain: float
 
     @classmethod
-    def of(cls, clip: Clip, config: MelConfig, spans: Sequence[tuple[int, int]] = ()) -> Given:
+    def of(cls, clip: Clip, config: Frontend, spans: Sequence[tuple[int, int]] = ()) -> Given:
         """Hear a clip; what lies in its holes is not looked at."""
         left = clip.samples.clone()
         for a, b in spans:
@@ -95,18 +95,12 @@ class Given:
         gain = PEAK / float(wave.abs().max())
         return cls(clip, spans, config, wave * gain, missing, gain)
 
-    def frames(self) -> Tensor:
-        """The log-mel frames, (T, mels)."""
-        return LogMel(self.config).encode(self.wave[None])[0].mT.contiguous()
-
-    def whole(self) -> Tensor:
-        """Whether a frame sees nothing of a hole, (T,)."""
-        framing = self.config.framing
-        left = (framing.n_fft - framing.hop) // 2
-        count = framing.frames(len(self.wave))
-        total = (count - 1) * framing.hop + framing.n_fft
-        gaps = F.pad(self.missing.float(), (left, total - left - len(self.wave)))
-        return gaps.unfold(0, framing.n_fft, framing.hop).amax(1) == 0
+    def whole(self, reach: int) -> Tensor:
+        """Whether a frame that sees ``reach`` samples before and after its own hop sees nothing of a hole, (T,)."""
+        hop = self.config.hop
+        rest = -len(self.wave) % hop
+        gaps = F.pad(self.missing.float(), (reach, reach + rest))
+        return gaps.unfold(0, hop + 2 * reach, hop).amax(1) == 0
 
     def put_in(self, made: Tensor) -> Tensor:
         """Made waveforms (n, T * hop) with the given samples in their places."""

@@ -58,6 +58,11 @@ class MelConfig:
         """The upper end of the last triangle, in Hz."""
         return self.rate / 2 if self.fmax is None else self.fmax
 
+    @property
+    def reach(self) -> int:
+        """Samples before and after its own hop that a frame sees."""
+        return self.framing.reach
+
     def frames(self, samples: int) -> int:
         """The number of frames of a waveform: ``ceil(samples / hop)``."""
         return self.framing.frames(samples)

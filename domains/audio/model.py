@@ -25,7 +25,7 @@ from .adapter import ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
 from .codec import AudioCodec
-from .frontend import analysis, synthesis
+from .frontend import Synthesis, analysis, synthesis
 from .functionals import Guidance, Towards
 from .recovery import Recovery
 from .reference import ReferenceConfig, ReferenceEncoder
@@ -194,17 +194,24 @@ class AudioModel:
 
         They are made mono, brought to the model's rate, and to a peak of 0.5.
         """
-        analyse = analysis(self.config, self.codec)
-        waves = [waveform(clip, self.config.frontend) for clip in clips]
-        frames = [self.standard.encode(analyse(w[None].to(self.device))[0].mT) for w in waves]
-        return mel_state([f.to(self.device) for f in frames])
+        return mel_state([self.frames(waveform(clip, self.config.frontend)) for clip in clips])
+
+    def frames(self, wave: Tensor) -> Tensor:
+        """A waveform (N,) at the model's rate as it sees it, (T, width), in its units."""
+        seen = analysis(self.config, self.codec)(wave[None].to(self.device))[0].mT
+        return self.standard.encode(seen)
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """The way from frames, in units of the data, to waveforms."""
+        return synthesis(self.config, self.codec, self.recovery)
 
     @torch.no_grad()
     def decode(self, state: State, lengths: Sequence[int] | None = None) -> Clips:
         """Waveforms of a state, of these numbers of samples (None: as many as its frames hold)."""
         x, layout = state["mel"], state.layout("mel")
         mask = layout.mask if isinstance(layout, Masked) else x.new_ones(x.shape[:2]).bool()
-        recover = synthesis(self.config, self.codec, self.recovery)
+        recover = self.synthesis.waves
         waves = recover(self.standard.decode(x).mT.contiguous(), mask).cpu()
         sizes = (mask.sum(1) * self.config.frontend.hop).tolist()
         rate, ends = self.config.frontend.rate, sizes if lengths is None else lengths

@@ -16,7 +16,7 @@ from .clip import Clip, Clips
 from .filling import METHOD, Drawing, Replacement, complete
 from .given import Given, Segments, holes
 from .mel import MelConfig, filters
-from .recovery import GriffinLim, consistent, magnitudes
+from .recovery import consistent
 
 if TYPE_CHECKING:
     from .functionals import Guidance
@@ -42,7 +42,8 @@ def inpaint(
     """Fill segments of a clip, n times.
 
     Outside the segments all samples are those of the clip, bit by bit, at its own rate and in all its channels; what
-    lies inside is not looked at. Frames that see nothing of a hole condition the model; phases are found with the given
+    lies inside is not looked at. Frames that see nothing of a hole condition the model, log-mels as well as
+    complex spectra and latents of a codec; phases are found with the given
     samples held fast, and over 4 ms inside a hole the given sound fades into the made one (:class:`.given.Given`). The
     model hears the mean of the channels at its own rate, and so the made sound has nothing above half of that rate.
     Clip i depends on ``seed`` and i alone (up to rounding).
@@ -66,7 +67,7 @@ def inpaint(
             attributes that the model does not know.
     """
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
-    heard = Given.of(clip, model.config.spectrogram, holes(clip, seconds))
+    heard = Given.of(clip, model.config.frontend, holes(clip, seconds))
     return _completed(drawing, heard, method, draws)
 
 
@@ -98,20 +99,19 @@ def extend(
             f"seconds must exceed the {clip.seconds:.3f} s of the clip, the length of the whole, got {seconds}"
         )
     longer = Clip(F.pad(clip.samples, (0, length - size)), clip.rate)
-    return _completed(drawing, Given.of(longer, model.config.spectrogram, [(size, length)]), method)
+    return _completed(drawing, Given.of(longer, model.config.frontend, [(size, length)]), method)
 
 
 def _completed(
     drawing: Drawing, heard: Given, method: Method | Replacement, draws: int = 1
 ) -> Clips:
-    model, whole = drawing.model, heard.whole()
-    frames = model.standard.encode(heard.frames())
-    known = whole[:, None].expand_as(frames)
+    model = drawing.model
+    way, frames = model.synthesis, model.frames(heard.wave)
+    known = heard.whole(model.config.frontend.reach)[:, None].expand_as(frames)
     made = model.standard.decode(complete(drawing, frames, known, method, draws)).mT.contiguous()
-    own = model.config.spectrogram.framing.analyse(heard.wave[None]).to(made.device)
-    magnitude = torch.where(
-        whole.to(made.device), own.abs(), magnitudes(model.config.spectrogram, made)
-    )
+    own = way.framing.analyse(heard.wave[None]).to(made.device)
+    whole = heard.whole(way.framing.reach).to(made.device)
+    magnitude = torch.where(whole, own.abs(), way.magnitude(made))
     waves = phased(model, made, magnitude, heard.put_in)
     return Clips(heard.completed(waves))
 
@@ -167,7 +167,7 @@ def super_resolve(
             f"cutoff must lie above 0 and up to {min(clip.rate, config.rate) / 2:g} Hz, got {cutoff:g}"
         )
     heard = Given.of(clip, config)
-    frames = model.standard.encode(heard.frames())
+    frames = model.frames(heard.wave)
     low = lower_bins(config, cutoff)
     if not bool(low.any()):
         raise ValueError(f"cutoff {cutoff:g} Hz leaves no mel bin of the model; raise it")
@@ -187,7 +187,7 @@ def in_band(model: AudioModel, heard: Given, frames: Tensor, cutoff: float) -> C
     made = model.standard.decode(frames).mT.contiguous()
     own = config.framing.analyse(heard.wave[None]).to(made.device)
     hertz = torch.arange(config.n_fft // 2 + 1, device=made.device) * (config.rate / config.n_fft)
-    magnitude = torch.where(hertz[:, None] <= cutoff, own.abs(), magnitudes(config, made))
+    magnitude = torch.where(hertz[:, None] <= cutoff, own.abs(), model.synthesis.magnitude(made))
 
     def hold(waves: Tensor) -> Tensor:
         return _below(heard.wave, waves, cutoff / config.rate)
@@ -205,10 +205,9 @@ def _below(wave: Tensor, made: Tensor, share: float) -> Tensor:
 
 
 def phased(
-    model: AudioModel, mel: Tensor, magnitude: Tensor, hold: Callable[[Tensor], Tensor]
+    model: AudioModel, frames: Tensor, magnitude: Tensor, hold: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Waveforms of magnitudes (n, F, T) with what is known held fast, from what the model's recovery makes of mels."""
-    framing = model.config.spectrogram.framing
-    start = (model.recovery or GriffinLim(model.config.spectrogram))(mel)
-    phases = framing.analyse(hold(start))
-    return consistent(framing, magnitude, phases, hold=hold)
+    """Waveforms of magnitudes (n, F, T) with what is known held fast, from what the model's way makes of frames."""
+    way = model.synthesis
+    phases = way.framing.analyse(hold(way.waves(frames, None)))
+    return consistent(way.framing, magnitude, phases, hold=hold)

@@ -31,6 +31,7 @@ from .adapter import mel_state
 from .clip import Clip, Clips
 from .filling import METHOD, Drawing
 from .given import Given
+from .mel import LogMel
 from .recovery import envelope
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def separate(
         for m, g in zip(models, givens, strict=True)
     ]
     heard = Given.of(mixture, config)
-    frames = heard.frames()
+    frames = LogMel(config).encode(heard.wave[None])[0].mT
     for part in parts:
         part.require_fit(mixture)
     # sources of unit level: their sum is higher by the root of their number

@@ -54,7 +54,7 @@ class Framing:
                 f"waves must be (B, N) with at least one sample, got {tuple(waves.shape)}"
             )
         total = (self.frames(waves.shape[1]) - 1) * self.hop + self.n_fft
-        padded = F.pad(waves, (self._left, total - self._left - waves.shape[1]))
+        padded = F.pad(waves, (self.reach, total - self.reach - waves.shape[1]))
         window = _window(self.n_fft).to(waves)
         return torch.stft(
             padded, self.n_fft, self.hop, window=window, center=False, return_complex=True
@@ -74,7 +74,8 @@ class Framing:
         return waves * alive[:, 0].repeat_interleave(self.hop, 1)
 
     @property
-    def _left(self) -> int:
+    def reach(self) -> int:
+        """Samples before and after its own hop that a frame sees."""
         return (self.n_fft - self.hop) // 2
 
     def _laid(self, pieces: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class Framing:
         frames = pieces.shape[2]
         total = (frames - 1) * self.hop + self.n_fft
         added = F.fold(pieces, (1, total), (1, self.n_fft), stride=(1, self.hop))[:, 0, 0]
-        return added[:, self._left : self._left + frames * self.hop]
+        return added[:, self.reach : self.reach + frames * self.hop]
 
 
 @final
