@@ -241,7 +241,7 @@ images.Images(torch.cat([x.to_floats().pixels[:10] for x in (some, followed, fre
 # %% [markdown]
 # Above the digits whose edges were given, in the middle what was drawn after them, below what the
 # model without control makes of the same noise. How near do they come, and are they still digits?
-# (Without edges, ask the model itself: the control was never shown a class without them.)
+# (A tenth of the images showed no edges in training, another tenth no class: either may be left out.)
 
 # %%
 for name, these in (("with_edges", followed), ("without_edges", free)):
