@@ -9,8 +9,8 @@ A condition is a mapping of tensors with a row for each clip:
 
 * one entry for each attribute of the data (digit, speaker, pitch, ...): the number of its class, (B,), or the number
   of classes where the attribute is left open;
-* ``text`` (B, L, D) and ``text_mask`` (B, L), for a model of texts: tokens that all layers attend to, and which of them
-  count; none of them where there is no text;
+* ``text`` (B, L, D) and ``text_mask`` (B, L), for a model of texts: tokens, and which of them count; none of them where
+  there is no text;
 * ``reference`` (B, R), for a model of references: a vector of mean square 1 that tells a voice (:mod:`.reference`),
   zero where there is none.
 """
@@ -51,7 +51,8 @@ class ModelConfig:
 
     ``attributes`` names labels of the data that clips may be asked by; ``classes`` are the values of each, in order
     (empty: found in the training data). ``text`` is the width of the tokens of a text, ``reference`` that of the vector
-    of a reference sound, for which ``data.reference`` must say which clips are alike; 0 for neither.
+    of a reference sound, for which ``data.reference`` must say which clips are alike; 0 for neither. A text is read
+    as a whole, and all layers ``attend`` to its tokens, too, if there is more in it than attributes.
     """
 
     mel: MelConfig = MelConfig()
@@ -61,6 +62,7 @@ class ModelConfig:
     classes: tuple[tuple[str, ...], ...] = ()
     text: int = 0
     reference: int = 0
+    attend: bool = True
     latent: LatentConfig | None = None
     spectrum: SpectrumConfig | None = None
 
@@ -113,7 +115,9 @@ class ModelConfig:
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; its state has unit variance."""
-        net = MelNet(self.network, self.width, self.asked.sizes, self.text, self.reference)
+        net = MelNet(
+            self.network, self.width, self.asked.sizes, self.text, self.reference, self.attend
+        )
         return Preconditioned(net, self.process(), sigma_data={"mel": 1.0})
 
 

@@ -72,9 +72,24 @@ class Words:
         return {-1: self.low, 0: (), 1: self.high}[side]
 
 
-PITCH = Words(("low", "deep"), ("high",), ("low-pitched",), ("high-pitched",))
-PACE = Words(("quick", "fast"), ("slow",), ("rapid",), ("unhurried",))
-TONE = Words(("dark", "dull"), ("bright",), ("muffled",), ("brilliant",))
+PITCH = Words(
+    ("low", "deep", "bass", "low-toned"),
+    ("high", "high-toned"),
+    ("low-pitched",),
+    ("high-pitched",),
+)
+PACE = Words(
+    ("quick", "fast", "brisk", "swift", "hurried", "speedy"),
+    ("slow", "leisurely", "calm", "long"),
+    ("rapid",),
+    ("unhurried",),
+)
+TONE = Words(
+    ("dark", "dull", "dim", "muted", "dampened"),
+    ("bright", "clear", "sharp", "shining"),
+    ("muffled",),
+    ("brilliant",),
+)
 LOUD = Words(("soft", "quiet"), ("loud", "strong"), ("gentle",), ("forceful",))
 
 
@@ -136,6 +151,12 @@ class DigitCaptions(Captions):
         "the digit {d}",
         "a man says the number {d}",
         "the spoken word {d}",
+        "say {d}",
+        "{d} is said aloud",
+        "a speaking voice, {d}",
+        "somebody reads the number {d} out",
+        "the word {d} from a man's mouth",
+        "listen, a person speaks: {d}",
     )
     DESCRIBED = (
         "a {q} voice says {d}",
@@ -143,8 +164,21 @@ class DigitCaptions(Captions):
         "{d}, spoken by a {q} voice",
         "the digit {d} in a {q} voice",
         "a man with a {q} voice says {d}",
+        "say {d}, {q}",
+        "{q}: {d}",
+        "the word {d}, {q}, read by a man",
+        "someone {q} speaks the number {d}",
+        "{d} in {q} speech",
     )
-    NAMED = ("{s} says {d}", "{d}, spoken by {s}", "the voice of {s} saying {d}")
+    NAMED = (
+        "{s} says {d}",
+        "{d}, spoken by {s}",
+        "the voice of {s} saying {d}",
+        "say {d} as {s} does",
+        "{s}: {d}",
+        "the number {d}, read by {s}",
+        "{d} from the mouth of {s}",
+    )
     PLAIN_HELD = ("please pronounce {d}", "we hear somebody utter {d}", "a recording of {d}")
     DESCRIBED_HELD = ("please pronounce {d} with a {q} voice", "{q} speaker uttering {d}")
     NAMED_HELD = ("please pronounce {d} like {s}", "we hear {s} utter {d}")

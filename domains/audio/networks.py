@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciffusion.layout import Masked
-from sciffusion.networks import DiT, FourierEmbedding, NoiseLevel, UNet
+from sciffusion.networks import DiT, FourierEmbedding, NoiseLevel, UNet, attention
 from sciffusion.state import State
 
 __all__ = ["FramesConfig", "MelNet", "PatchesConfig", "UNetConfig"]
@@ -65,6 +65,33 @@ class UNetConfig:
 
 
 @final
+class Reader(nn.Module):
+    """What a text says as a whole: ``queries`` learned ones attend to its tokens; nothing where there are none.
+
+    So a text acts as attributes do. Layers that attend to tokens see in each of them what else is said, also the words
+    that nobody has taught them to pass over.
+    """
+
+    def __init__(self, text: int, embedding: int, queries: int = 8) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, embedding // queries))
+        self.keys = nn.Linear(text, self.queries.numel(), bias=False)
+        self.values = nn.Linear(text, self.queries.numel(), bias=False)
+        self.out = nn.Sequential(nn.GELU(), nn.Linear(self.queries.numel(), embedding, bias=False))
+
+    def forward(self, text: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (B, L, D), and which of them count, (B, L), to (B, E)."""
+        count, width = self.queries.shape
+        k, v = (
+            part(text).unflatten(2, (count, width)).transpose(1, 2)
+            for part in (self.keys, self.values)
+        )
+        q = self.queries[:, None].expand(len(text), -1, -1, -1)
+        found: Tensor = self.out(attention(q, k, v, mask).flatten(1))
+        return found
+
+
+@final
 class MelNet(nn.Module):
     """A network over padded frames, called as :class:`~sciffusion.denoiser.Preconditioned` calls those of states.
 
@@ -75,6 +102,7 @@ class MelNet(nn.Module):
         mels: frequencies of a frame.
         attributes: the number of classes of every attribute; one more means that it is left open.
         text, reference: widths of a text's tokens and of a reference's vector, 0 for none.
+        attend: whether all layers attend to the text's tokens, or it is read as a whole only.
     """
 
     def __init__(
@@ -84,14 +112,17 @@ class MelNet(nn.Module):
         attributes: Mapping[str, int],
         text: int = 0,
         reference: int = 0,
+        attend: bool = True,
     ) -> None:
         super().__init__()
-        self.config, self.text = config, text
+        self.config, self.text, self.attend = config, text, attend
+        context = text if attend else 0
         self.embed = NoiseLevel(config.embedding, 1)
         self.length = FourierEmbedding(LENGTH, 4096.0, 4.0)
         self.tables = nn.ModuleDict(
             {k: nn.Embedding(n + 1, config.embedding) for k, n in attributes.items()}
         )
+        self.reader = Reader(text, config.embedding) if text else None
         self.reference = nn.Linear(reference, config.embedding, bias=False) if reference else None
         self.body: nn.Module
         match config:
@@ -106,7 +137,7 @@ class MelNet(nn.Module):
                     heads=config.heads,
                     expansion=config.expansion,
                     embedding=config.embedding,
-                    context=text,
+                    context=context,
                     prefix=LENGTH,
                 )
             case PatchesConfig():
@@ -123,7 +154,7 @@ class MelNet(nn.Module):
                     heads=config.heads,
                     expansion=config.expansion,
                     embedding=config.embedding,
-                    context=text,
+                    context=context,
                     prefix=LENGTH,
                     learned=(mels // config.patch[0], 0),
                 )
@@ -136,7 +167,7 @@ class MelNet(nn.Module):
                     blocks=config.blocks,
                     attention=config.attention,
                     embedding=config.embedding,
-                    context=text,
+                    context=context,
                 )
 
     def forward(
@@ -155,6 +186,10 @@ class MelNet(nn.Module):
         frames = mask.sum(1)
         embedding = self._embedding(log_snr["mel"], frames, cond or {}, len(x))
         text, text_mask = self._text(cond or {}, len(x), embedding)
+        if self.reader is not None and text is not None:
+            embedding = embedding + self.reader(text, text_mask)
+        if not self.attend:
+            text, text_mask = None, None
         match self.config:
             case FramesConfig(frames=step):
                 x, mask = _whole(x, mask, step)

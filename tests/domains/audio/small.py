@@ -56,11 +56,16 @@ def settings(network: str = "frames", *, steps: int = 20, every: int = 0) -> Aud
 
 
 def shaken(
-    network: str = "frames", *, seed: int = 0, text: int = 0, reference: int = 0
+    network: str = "frames",
+    *,
+    seed: int = 0,
+    text: int = 0,
+    reference: int = 0,
+    attend: bool = True,
 ) -> AudioModel:
     """A model with random weights, no output of which is zero."""
     task = AudioTask(settings(network), tones())
-    config = replace(task.config.model, text=text, reference=reference)
+    config = replace(task.config.model, text=text, reference=reference, attend=attend)
     denoiser = config.denoiser()
     g = torch.Generator().manual_seed(seed)
     weights = {

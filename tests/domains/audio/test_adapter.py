@@ -61,8 +61,10 @@ def test_every_attribute_and_its_absence_acts(network: str) -> None:
 
 
 @torch.no_grad()
-def test_texts_act_and_their_padding_does_not() -> None:
-    model, state = shaken(text=5, reference=3), mel_state([draw(6, 8), draw(4, 8)])
+@pytest.mark.parametrize("attend", [True, False])
+def test_texts_act_and_their_padding_does_not(attend: bool) -> None:
+    model = shaken(text=5, reference=3, attend=attend)
+    state = mel_state([draw(6, 8), draw(4, 8)])
     cond = dict(model.condition({}, 2))
     absent = predict(model, state, cond)
     tokens, mask = draw(2, 3, 5), torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
@@ -72,6 +74,11 @@ def test_texts_act_and_their_padding_does_not() -> None:
     tokens[:, 2] = 50.0
     again = predict(model, state, cond | {"text": tokens, "text_mask": mask})
     torch.testing.assert_close(said, again)
+    # a bag of words: each counts, their order does not
+    turned = predict(model, state, cond | {"text": tokens[:, [1, 0, 2]], "text_mask": mask})
+    torch.testing.assert_close(said, turned, rtol=1e-4, atol=1e-5)
+    twice = predict(model, state, cond | {"text": tokens[:, [0, 0, 2]], "text_mask": mask})
+    assert float((twice - said)[0].abs().max()) > 1e-4
     heard = predict(model, state, cond | {"reference": draw(2, 3)})
     assert float((heard - absent).abs().max()) > 1e-4
 
