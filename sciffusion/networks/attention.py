@@ -67,8 +67,8 @@ class SelfAttention(nn.Module):
             qk = self.norm(qk)
         if rotation is not None:
             qk = rotate(qk, rotation[:, None, None])
-        q, k = qk.transpose(1, 3).unbind(2)
-        return q, k, v.squeeze(2).transpose(1, 2)
+        q, k = qk.unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.squeeze(2).transpose(1, 2)
 
 
 @final

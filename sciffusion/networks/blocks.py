@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention, attention, zeroed
 from .experts import Experts
-from .lean import remade
+from .lean import two_layers
 from .modulation import Modulation, modulated
 from .temporal import TemporalAttention
 
@@ -76,14 +75,15 @@ class Block(nn.Module):
             frames: the number of frames that share the tokens evenly, one after another.
         """
         parts = self.modulation(embedding, x.shape[1])
-        h = modulated(x, *parts[:2])
         if self.temporal is None:
-            x = x + parts[2] * self.own(h, rotation, key_mask)
+            h = self.own(modulated(x, *parts[:2]), rotation, key_mask)
+            x = torch.addcmul(x, parts[2], h)
         else:
             seen = None if key_mask is None else key_mask.unflatten(1, (frames, -1)).flatten(0, 1)
-            h = self.own(h.unflatten(1, (frames, -1)).flatten(0, 1), rotation, seen)
-            x = x + parts[2] * h.unflatten(0, (-1, frames)).flatten(1, 2)
-            x = self.temporal(x, frames, embedding, key_mask)
+            h = modulated(x, *parts[:2]).unflatten(1, (frames, -1)).flatten(0, 1)
+            h = self.own(h, rotation, seen).unflatten(0, (-1, frames)).flatten(1, 2)
+            x = self.temporal(torch.addcmul(x, parts[2], h), frames, embedding, key_mask)
+        del h
         if self.cross is not None and self.cross_norm is not None and context is not None:
             x = x + self.cross(self.cross_norm(x), context, mask)
         return self.feed(x, parts, key_mask)
@@ -91,11 +91,12 @@ class Block(nn.Module):
     def feed(self, x: Tensor, parts: tuple[Tensor, ...], key_mask: Tensor | None) -> Tensor:
         """The last step, by the last three of the six parts of the modulation."""
         shift, scale, gate = parts[3:]
-        h = modulated(x, shift, scale)
         if self.experts is not None:
-            return x + gate * self.experts(h, key_mask)
-        assert self.wide is not None and self.narrow is not None
-        return x + gate * remade(self.narrow, F.gelu, self.wide(h))
+            h = self.experts(modulated(x, shift, scale), key_mask)
+        else:
+            assert self.wide is not None and self.narrow is not None
+            h = two_layers(self.wide, self.narrow, modulated(x, shift, scale))
+        return torch.addcmul(x, gate, h)
 
 
 @final
@@ -130,8 +131,8 @@ class DoubleBlock(nn.Module):
             modulated(x, *ours[:2]), modulated(context, *theirs[:2]), rotation, key_mask
         )
         count = context.shape[1]
-        x = x + ours[2] * self.grid.own.out(h[:, count:])
-        context = context + theirs[2] * self.context.own.out(h[:, :count])
+        x = torch.addcmul(x, ours[2], self.grid.own.out(h[:, count:]))
+        context = torch.addcmul(context, theirs[2], self.context.own.out(h[:, :count]))
         del h
         mask, other = (
             (None, None) if key_mask is None else (key_mask[:, count:], key_mask[:, :count])

@@ -134,8 +134,7 @@ class DiT(Patched):
         Returns:
             (B, out_channels, *spatial). Raises ``ValueError`` if an argument is missing or has another shape.
         """
-        tokens, e, k = self._begin(x, embedding, context, mask, prefix)
-        h, rotation, key_mask, grid, size = tokens
+        (h, rotation, key_mask, grid, size), e, k = self._begin(x, embedding, context, mask, prefix)
         for i, block in enumerate(self.blocks):
             h = self.run(block, h, e, rotation, key_mask, context, context_mask, grid[0])
             if i < len(control):

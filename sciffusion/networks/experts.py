@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lean import remade, transformed
+from .lean import transformed, two_layers
 
 __all__ = ["Experts", "Router", "Routes", "Routing"]
 
@@ -64,7 +64,7 @@ class _TwoLayers(nn.Module):
         self.wide, self.narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return remade(self.narrow, F.gelu, self.wide(x))
+        return two_layers(self.wide, self.narrow, x)
 
 
 @final

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["lean", "remade", "transformed"]
+__all__ = ["lean", "remade", "transformed", "two_layers"]
 
 
 def lean(fn: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -46,6 +47,16 @@ def remade(layer: Callable[[Tensor], Tensor], fn: Callable[[Tensor], Tensor], x:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return layer(y)
+
+
+def two_layers(
+    wide: Callable[[Tensor], Tensor], narrow: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """``narrow(gelu(wide(x)))``, of which one wide tensor is kept for the gradient, and never held twice without."""
+    h = wide(x)
+    if torch.is_grad_enabled() or transformed():
+        return remade(narrow, F.gelu, h)
+    return narrow(torch.ops.aten.gelu_(h))
 
 
 def transformed() -> bool:

@@ -45,4 +45,4 @@ class Modulation(nn.Module):
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """The tokens (B, L, width) normalised over their channels, scaled by ``1 + scale`` and shifted."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sciffusion.networks import DiT, UNet
-from sciffusion.networks.lean import lean, remade
+from sciffusion.networks.lean import lean, remade, two_layers
 from sciffusion.networks.norm import active_norm
 
 from .networks import close, draw, shaken
@@ -62,6 +62,27 @@ def test_what_a_layer_keeps_of_its_input_is_made_anew_with_all_derivatives() -> 
     for a, b in zip(*kept, strict=True):
         close(a, b)
     assert again[0] > 1
+
+
+def test_two_layers_hold_one_wide_tensor_without_a_gradient_and_leave_it_alone_with_one() -> None:
+    first, last, x = torch.nn.Linear(5, 9).double(), torch.nn.Linear(9, 3).double(), draw(2, 4, 5)
+    made: list[Tensor] = []
+    seen: list[Tensor] = []
+
+    def wide(x: Tensor) -> Tensor:
+        made.append(first(x))
+        return made[-1]
+
+    def narrow(h: Tensor) -> Tensor:
+        seen.append(h)
+        return last(h)
+
+    wanted = last(F.gelu(first(x)))
+    close(two_layers(wide, narrow, x), wanted)
+    close(made[0], first(x))
+    with torch.no_grad():
+        close(two_layers(wide, narrow, x), wanted)
+    assert made[1].data_ptr() == seen[1].data_ptr()
 
 
 def test_gradients_of_single_samples_are_mapped() -> None:
