@@ -15,12 +15,17 @@ from .classifier import Classifier, ClassifierConfig
 from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
 from .datasets import DATASETS
+from .embedder import Embedder, EmbedderConfig
+from .embedder_task import EmbedderTask, EmbedderTraining
 from .evaluation import demo, evaluate, judge, judges, load_judge
 from .lora import Adapter
 from .model import ImageModel
 from .networks import MMDiTConfig, PatchesConfig, UNetConfig
+from .prior import Prior, PriorConfig
+from .prior_task import PriorTask, PriorTraining
 from .task import DataConfig, ImageTask, ImageTraining, ObjectiveConfig
 from .texts import TextConfig
+from .two_stage import TwoStage
 
 COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 """The commands of ``sciffusion`` that serve images."""
@@ -38,6 +43,10 @@ __all__ = [
     "ClassifierTask",
     "ClassifierTraining",
     "DataConfig",
+    "Embedder",
+    "EmbedderConfig",
+    "EmbedderTask",
+    "EmbedderTraining",
     "ImageModel",
     "ImageTask",
     "ImageTraining",
@@ -46,9 +55,14 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "PatchesConfig",
+    "Prior",
+    "PriorConfig",
+    "PriorTask",
+    "PriorTraining",
     "Guide",
     "SamplingConfig",
     "TextConfig",
+    "TwoStage",
     "UNetConfig",
     "check_output",
     "demo",

@@ -21,21 +21,29 @@ from .autoencoder_task import AutoencoderTask, AutoencoderTraining
 from .classifier import Classifier
 from .classifier_task import ClassifierTask, ClassifierTraining
 from .container import Images
+from .embedder import Embedder
+from .embedder_task import EmbedderTask, EmbedderTraining
 from .files import PICTURES
 from .lora import Adapter
 from .model import ImageModel
+from .prior import Prior
+from .prior_task import PriorTask, PriorTraining
 from .shelf import SHELF
 from .task import ImageTask, ImageTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
 
-Training = ImageTraining | AutoencoderTraining | ClassifierTraining
-Trained = ImageModel | Adapter | Autoencoder | Classifier
+Training = (
+    ImageTraining | AutoencoderTraining | ClassifierTraining | EmbedderTraining | PriorTraining
+)
+Trained = ImageModel | Adapter | Autoencoder | Classifier | Embedder | Prior
 
 _KINDS: Mapping[object, type[Training]] = {
     "diffusion": ImageTraining,
     "autoencoder": AutoencoderTraining,
     "classifier": ClassifierTraining,
+    "embedder": EmbedderTraining,
+    "prior": PriorTraining,
 }
 
 
@@ -57,7 +65,8 @@ def load(name: str | Path) -> ImageModel:
 def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
     """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
 
-    Its key ``kind`` says what is trained: ``diffusion`` (the default), an ``autoencoder``, or a ``classifier``.
+    Its key ``kind`` says what is trained: ``diffusion`` (the default), an ``autoencoder``, a ``classifier``, or
+    for two stages an ``embedder`` and a ``prior``.
 
     Raises:
         FileNotFoundError: no such recipe or file.
@@ -87,10 +96,10 @@ def train(
 ) -> tuple[Trained, TrainState]:
     """Train in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
 
-    What is trained, the type of ``config`` says: a model of images, an autoencoder, or a classifier. The data are
-    those that it names, or ``images`` and ``valid``, images of your own. The same call runs in one process or in many
-    (``torchrun``). Returns what was trained, with averaged weights, and the state of the run; ``state.stopped`` says
-    why it ended early, if it did.
+    What is trained, the type of ``config`` says: a model of images, an autoencoder, a classifier, an embedder, or a
+    prior. The data are those that it names, or ``images`` and ``valid``, images of your own. The same call runs in one
+    process or in many (``torchrun``). Returns what was trained, with averaged weights, and the state of the run;
+    ``state.stopped`` says why it ended early, if it did.
     """
     directory = Path(directory)
     if images is None:
@@ -105,6 +114,10 @@ def train(
             task = AutoencoderTask(config, images, valid)
         case ClassifierTraining():
             task = ClassifierTask(config, images, valid)
+        case EmbedderTraining():
+            task = EmbedderTask(config, images, valid)
+        case PriorTraining():
+            task = PriorTask(config, images)
     state = run_training(task, config.train, directory, resume=resume)
     tensors = state.tensors()  # gathered from all processes, so all of them must call it
     weights = tensors.get("ema", tensors["model"])
@@ -115,14 +128,14 @@ def train(
             trained = Adapter.from_training(task.model(), weights, info)
         case ImageTask():
             trained = ImageModel.from_training(task, weights, info)
-        case AutoencoderTask():
-            trained = task.finished(weights)
+        case PriorTask():
+            trained = task.finished(weights, info)
         case _:
-            assert isinstance(task, ClassifierTask)
+            assert isinstance(task, AutoencoderTask | ClassifierTask | EmbedderTask)
             trained = task.finished(weights)
     if int(os.environ.get("RANK", "0")) == 0:
         path = directory / "model.safetensors"
-        if isinstance(trained, ImageModel | Adapter):
+        if isinstance(trained, ImageModel | Adapter | Prior):
             trained.save(path)
         else:
             trained.save(path, info)
