@@ -18,6 +18,7 @@ from .mel import LogMel, MelConfig
 from .model import AudioModel
 from .networks import FramesConfig, PatchesConfig, UNetConfig
 from .recovery import GriffinLim, Recovery
+from .reference import ReferenceConfig
 from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
@@ -45,6 +46,7 @@ __all__ = [
     "ObjectiveConfig",
     "PatchesConfig",
     "Recovery",
+    "ReferenceConfig",
     "Replacement",
     "SamplingConfig",
     "Sound",

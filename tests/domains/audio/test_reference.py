@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sciffusion.cli import main
 from sciffusion.domains.audio import AudioModel, AudioTask, Clip, Clips, DataConfig, load, train
 from sciffusion.domains.audio.reference import Others, ReferenceConfig, ReferenceEncoder
 from sciffusion.domains.audio.task import AudioTraining, at_speed
@@ -264,6 +265,29 @@ def test_the_listener_is_part_of_the_file_and_of_a_trained_model(tmp_path: Path)
     clips = tones(3, seed=5)
     assert torch.equal(model.listener(clips), again.listener(clips))
     assert again.listener.config == HEARS
+
+
+def test_the_command_line_takes_the_file_of_a_reference(
+    imitator: AudioModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = imitator.save(tmp_path / "m.safetensors")
+    for i, clip in enumerate(tones(2)):
+        clip.normalised().save(tmp_path / f"{i}.wav")
+
+    def said(reference: Path) -> Clip:
+        out = tmp_path / "out.wav"
+        asked = ["--pitch", "low", "--attack", "0", "--reference", str(reference)]
+        made = ["--model", str(model), "--out", str(out), "--steps", "2"]
+        assert main(["sample", "audio", *asked, *made]) == 0
+        return Clip.read(out)
+
+    one, two = said(tmp_path / "0.wav"), said(tmp_path / "1.wav")
+    assert torch.equal(one.samples, said(tmp_path / "0.wav").samples)
+    assert one.samples.shape != two.samples.shape or not torch.equal(one.samples, two.samples)
+    assert (
+        main(["sample", "audio", "--model", str(model), "--out", "x.wav", "--referenz", "y"]) == 2
+    )
+    assert "Did you mean '--reference'?" in capsys.readouterr().err
 
 
 def test_text_may_be_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
