@@ -63,13 +63,14 @@ def edit(
     heard = Given.of(clip, model.config.frontend)
     drawing.require_fit(clip)
     if strength == 0:
-        return Clips([Clip(heard.wave[None] / heard.gain, model.config.frontend.rate)] * n)
+        same = Clip(heard.wave[None] / heard.gain, model.config.frontend.rate)
+        return Clips([same] * n)
     frames = model.frames(heard.wave)
     state = mel_state([frames] * n)
     made = sdedit(drawing.sampler, drawing.denoiser(), state, strength, drawing.noise()).x
     assert isinstance(made, State)
     clips = model.decode(made, [len(heard.wave)] * n)
-    return Clips([Clip(c.samples / heard.gain, c.rate) for c in clips])
+    return Clips([Clip(c.samples / heard.gain, c.rate) for c in clips], drawing.labels())
 
 
 def interpolate(
@@ -121,7 +122,8 @@ def interpolate(
     lengths = (sizes[0] + share * (sizes[1] - sizes[0])).round().long().tolist()
     gains = ends[0].gain ** (1 - share) * ends[1].gain ** share
     clips = model.decode(made, lengths)
-    return Clips([Clip(c.samples / g, c.rate) for c, g in zip(clips, gains, strict=True)])
+    made_of = [Clip(c.samples / g, c.rate) for c, g in zip(clips, gains, strict=True)]
+    return Clips(made_of, many.labels())
 
 
 def _arc(a: Tensor, b: Tensor, share: float) -> Tensor:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser
@@ -57,6 +58,7 @@ class Drawing:
     guidance: Guidance | None
     sampler: Sampler
     seeds: Sequence[int]
+    temperature: float = 1.0
 
     @classmethod
     def of(
@@ -69,17 +71,20 @@ class Drawing:
         sampler: Sampler | None,
         seed: int,
         draws: int = 1,
+        temperature: float = 1.0,
     ) -> Drawing:
         """Check what all verbs share; of each of the n clips there are ``draws``, one after another.
 
-        Raises ``ValueError`` for n or draws below 1, and for what the model does not know.
+        Raises ``ValueError`` for n or draws below 1, a negative temperature, and for what the model does not know.
         """
         if n < 1 or draws < 1:
             raise ValueError(f"n must be at least 1, and draws, got {n} and {draws}")
         rows = model.condition(given or {}, n)
         cond = {k: v.repeat_interleave(draws, 0) for k, v in rows.items()}
         sampler = sampler or model.sampling.sampler(steps)
-        return cls(model, cond, guidance, sampler, sample_seeds(seed, n * draws))
+        seeds = sample_seeds(seed, n * draws)
+        Noise(seeds, temperature=temperature)  # refuses what does not fit
+        return cls(model, cond, guidance, sampler, seeds, temperature)
 
     @property
     def longest(self) -> int:
@@ -103,7 +108,13 @@ class Drawing:
 
     def noise(self, part: int = 0) -> Noise:
         """A stream for each clip, another one for each part of it."""
-        return Noise([sample_seeds(s, part + 1)[part] for s in self.seeds])
+        seeds = [sample_seeds(s, part + 1)[part] for s in self.seeds]
+        return Noise(seeds, temperature=self.temperature)
+
+    def labels(self, draws: int = 1) -> dict[str, NDArray[Any]]:
+        """What was asked of every clip, each of so many draws: the attributes that are not open for all of them."""
+        found = self.model.labels({k: v[::draws] for k, v in self.cond.items()})
+        return {k: v for k, v in found.items() if (v != "").any()}
 
     def run(self, denoiser: Denoiser, like: State, part: int = 0) -> State:
         """Draw states like this one from noise. Raises ``RuntimeError`` where that diverges."""

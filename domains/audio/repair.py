@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["extend", "in_band", "inpaint", "lower_bins", "phased", "super_resolve"]
 
+TEMPERATURE = 0.5
+"""How far repairs scatter, as a share of the posterior's own spread: half as far is nearer to what was there."""
+
 
 def inpaint(
     model: AudioModel,
@@ -33,6 +36,7 @@ def inpaint(
     *,
     given: Mapping[str, object] | None = None,
     draws: int = 1,
+    temperature: float = TEMPERATURE,
     guidance: Guidance = 1.0,
     method: Method | Replacement = METHOD,
     seed: int = 0,
@@ -54,8 +58,11 @@ def inpaint(
         seconds: ``(start, end)`` in seconds, or a list of such pairs.
         n: how many different fillings.
         given: attributes by name, as :meth:`.AudioModel.sample` takes them; what is not named is left open.
-        draws: 1 for samples of the posterior; of more, the log-mels are averaged: nearer to what was there, but
-            smoother than any sound of its kind.
+        draws: how many log-mels are averaged: of several, the mean is nearer to what was there, but smoother than any
+            sound of its kind.
+        temperature: how far the fillings scatter, as a share of the posterior's own spread. 1 gives samples of the
+            posterior, which tell how sure the model is; lower ones are nearer to what was there; 0 gives n times the
+            same.
         guidance: as there; 1 is a sample of the posterior.
         method: any posterior method of the core (:mod:`sciffusion.inverse`), or :class:`.filling.Replacement`.
         seed: of everything random.
@@ -63,10 +70,10 @@ def inpaint(
         sampler: any of the core, instead of the model's own.
 
     Raises:
-        ValueError: a segment outside the clip or without a sample, segments that leave nothing or silence only, and
-            attributes that the model does not know.
+        ValueError: a segment outside the clip or without a sample, segments that leave nothing or silence only, a
+            negative temperature, and attributes that the model does not know.
     """
-    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws, temperature)
     heard = Given.of(clip, model.config.frontend, holes(clip, seconds))
     return _completed(drawing, heard, method, draws)
 
@@ -78,6 +85,7 @@ def extend(
     n: int = 1,
     *,
     given: Mapping[str, object] | None = None,
+    temperature: float = 1.0,
     guidance: Guidance = 1.0,
     method: Method | Replacement = METHOD,
     seed: int = 0,
@@ -92,7 +100,7 @@ def extend(
     Raises:
         ValueError: ``seconds`` not above the clip's own, a silent clip, and what :func:`inpaint` refuses.
     """
-    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, 1, temperature)
     size, length = clip.samples.shape[1], round(seconds * clip.rate)
     if length <= size:
         raise ValueError(
@@ -113,7 +121,7 @@ def _completed(
     whole = heard.whole(way.framing.reach).to(made.device)
     magnitude = torch.where(whole, own.abs(), way.magnitude(made))
     waves = phased(model, made, magnitude, heard.put_in)
-    return Clips(heard.completed(waves))
+    return Clips(heard.completed(waves), drawing.labels(draws))
 
 
 def super_resolve(
@@ -124,6 +132,7 @@ def super_resolve(
     cutoff: float | None = None,
     given: Mapping[str, object] | None = None,
     draws: int = 1,
+    temperature: float = TEMPERATURE,
     guidance: Guidance = 1.0,
     method: Method | Replacement = METHOD,
     seed: int = 0,
@@ -143,6 +152,7 @@ def super_resolve(
         cutoff: in Hz; None: 0.9 of half the clip's rate, for what lies above is weakened wherever it was made.
         given: attributes by name.
         draws: how many log-mels are averaged, see :func:`inpaint`.
+        temperature: how far they scatter, see :func:`inpaint`; 1 gives samples of the posterior.
         guidance: 1 is a sample of the posterior.
         method: any posterior method of the core, or :class:`.filling.Replacement`.
         seed: of everything random.
@@ -154,7 +164,7 @@ def super_resolve(
             model's band, a silent clip, and attributes that the model does not know.
     """
     config = model.config.spectrogram
-    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
+    drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws, temperature)
     if cutoff is None:
         if clip.rate >= config.rate:
             raise ValueError(
@@ -172,7 +182,7 @@ def super_resolve(
     if not bool(low.any()):
         raise ValueError(f"cutoff {cutoff:g} Hz leaves no mel bin of the model; raise it")
     made = complete(drawing, frames, low.expand_as(frames), method, draws)
-    return in_band(model, heard, made, cutoff)
+    return Clips(in_band(model, heard, made, cutoff).clips, drawing.labels(draws))
 
 
 def lower_bins(config: MelConfig, cutoff: float) -> Tensor:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +78,7 @@ def separate(
     givens: Sequence[Mapping[str, object]],
     *,
     models: Sequence[AudioModel] | None = None,
-    draws: int = 4,
+    draws: int = 8,
     noise_std: float = 0.2,
     guidance: Guidance = 1.0,
     method: Method = METHOD,
@@ -93,7 +94,7 @@ def separate(
         givens: what is known of each source, attributes by name, ``[{"digit": 3}, {"digit": 7}]``; one dictionary for
             each source, which may be empty, though sources of which the same is known may be mixed up.
         models: one for each source, of the same spectrograms, instead of ``model`` for all.
-        draws: posterior samples; their shares are averaged.
+        draws: posterior samples; the logarithms of their powers are averaged.
         noise_std: spread of the observed log-mels, nats.
         guidance: as :meth:`.AudioModel.sample` takes it; 1 is a sample of the posterior.
         method: any posterior method of the core.
@@ -150,11 +151,17 @@ def separate(
     denoiser = Sources([p.denoiser() for p in parts])
     posterior = Posterior(denoiser, Function(observe), y, noise_std, method)
     found = loud(parts[0].run(posterior, like))
-    power = torch.stack([envelope(config, f.mT).square() for f in found]) + 1e-12
-    shares = (power / power.sum(0)).mean(1)
+    # the mean of the logarithms, which a draw that has lost a source hardly moves
+    logs = torch.stack([envelope(config, f.mT) for f in found]).clamp(min=1e-6).log().mean(1)
+    shares = torch.softmax(2 * logs, 0)
     spectrum = config.framing.analyse(heard.wave[None]).to(shares.device)
     size = len(heard.wave)
     waves = config.framing.synthesise(shares * spectrum)[:, :size].cpu()
     # the last one is what the others leave, which rounding errors do not spoil
     waves[-1] = heard.wave - waves[:-1].sum(0)
-    return Clips([Clip(w[None] / heard.gain, config.rate) for w in waves])
+    told = [part.labels() for part in parts]
+    labels = {
+        name: np.array([str(t[name][0]) if name in t else "" for t in told])
+        for name in dict.fromkeys(name for t in told for name in t)
+    }
+    return Clips([Clip(w[None] / heard.gain, config.rate) for w in waves], labels)

@@ -104,6 +104,41 @@ def test_means_of_four_draws_scatter_half_as_far_as_one() -> None:
     assert abs(spread[1] / spread[0] - 0.5) < 0.07
 
 
+def test_half_the_temperature_scatters_half_as_far_about_the_same_mean() -> None:
+    known = torch.ones(7, 8, dtype=torch.bool)
+    known[3] = False
+    frames = torch.full((7, 8), 1.5)
+    hot, cool, cold = (
+        complete(
+            Drawing.of(chain(), 60, None, 1.0, 6, None, 0, temperature=t), frames, known, MMPS(8)
+        )[:, 3]
+        for t in (1.0, 0.5, 0.0)
+    )
+    # the chain is Gaussian, all is affine in the noise
+    torch.testing.assert_close(cool - cold, 0.5 * (hot - cold), rtol=1e-2, atol=2e-3)
+    assert float(cold.std(0).max()) < 1e-5 < 0.2 < float(hot.std(0).min())
+
+
+def test_labels_are_what_was_given(model: AudioModel) -> None:
+    clip = tones(1)[0]
+    assert not model.inpaint(clip, (0.05, 0.08), 2, steps=2).labels
+    for made in (
+        model.inpaint(clip, (0.05, 0.08), 2, given={"pitch": ["low", None]}, draws=2, steps=2),
+        model.super_resolve(
+            clip, 2, cutoff=200.0, given={"pitch": ["low", None]}, draws=2, steps=2
+        ),
+        model.extend(clip, 0.3, 2, given={"pitch": ["low", None]}, steps=2),
+        model.edit(clip, 0.5, 2, given={"pitch": ["low", None]}, steps=2),
+        model.denoise(clip, 2, snr=3.0, given={"pitch": ["low", None]}, draws=2, steps=2),
+    ):
+        assert list(made.labels) == ["pitch"]
+        assert made.labels["pitch"].tolist() == ["low", ""]
+    parts = model.separate(clip, [{"pitch": "low"}, {}], draws=2, steps=2)
+    assert parts.labels["pitch"].tolist() == ["low", ""]
+    between = model.interpolate(clip, tones(4)[3], 3, given={"pitch": "low"}, steps=5)
+    assert between.labels["pitch"].tolist() == ["low"] * 3
+
+
 def test_long_extensions_do_not_drift() -> None:
     torch.manual_seed(0)
     frames = torch.cat([torch.randn(6, 8), torch.zeros(194, 8)])
@@ -186,6 +221,8 @@ def test_what_cannot_be_repaired_is_refused_by_name(model: AudioModel) -> None:
         model.inpaint(clip, (0.1, 0.2), given={"digit": 3})
     with pytest.raises(ValueError, match="n must be at least 1"):
         model.inpaint(clip, (0.1, 0.2), 0)
+    with pytest.raises(ValueError, match="temperature must not be negative, got -1"):
+        model.inpaint(clip, (0.1, 0.2), temperature=-1.0)
     with pytest.raises(ValueError, match=r"seconds must exceed the 0.250 s"):
         model.extend(clip, 0.2)
     with pytest.raises(ValueError, match="the clip is silent: it tells"):

@@ -79,6 +79,19 @@ def test_noise_goes_and_the_sound_stays(model: AudioModel) -> None:
         assert left < 0.3 * float(noise.square().mean())
 
 
+def test_a_recording_of_coloured_noise_tells_what_to_take_away(model: AudioModel) -> None:
+    sound = standing(90)
+    hiss = 0.2 * torch.randn(2, 201, generator=torch.Generator().manual_seed(0)).diff(dim=1)
+    expert = knowing(model, sound)
+    noisy, alone = Clip((sound + hiss[0])[None], 800), Clip(hiss[1:].repeat(1, 2), 800)
+    out = expert.denoise(noisy, noise=alone.resample(1600), steps=6)[0]
+    left = float((out.samples[0] - sound).square().mean())
+    assert left < 0.2 * float(hiss[0].square().mean())
+    # taken for white, the noise is underrated where it is strong
+    white = expert.denoise(noisy, noise_std=float(hiss[1].std()), steps=6)[0]
+    assert left < float((white.samples[0] - sound).square().mean())
+
+
 def test_a_whisper_of_noise_changes_next_to_nothing(model: AudioModel) -> None:
     clip = tones(1)[0]
     out = model.denoise(clip, snr=80.0, steps=3)[0]
@@ -106,8 +119,14 @@ def test_what_cannot_be_taken_apart_is_refused_by_name(model: AudioModel) -> Non
     other = replace(model, config=replace(model.config, mel=replace(model.config.mel, hop=32)))
     with pytest.raises(ValueError, match="model 1 is made for other spectrograms: hop 32 instead"):
         model.separate(clip, [{}, {}], models=[model, other])
-    with pytest.raises(ValueError, match="noise_std or snr, one of the two"):
+    with pytest.raises(ValueError, match="noise, noise_std or snr, one of the three"):
         model.denoise(clip)
+    with pytest.raises(ValueError, match="noise, noise_std or snr, one of the three"):
+        model.denoise(clip, noise=clip, snr=3.0)
+    with pytest.raises(ValueError, match=r"noise must have .* s or more"):
+        model.denoise(clip, noise=Clip(torch.ones(1, 80), 800))
+    with pytest.raises(ValueError, match="noise is silent"):
+        model.denoise(clip, noise=Clip(torch.zeros(1, 800), 800))
     with pytest.raises(ValueError, match="noise_std must be positive, got -1"):
         model.denoise(clip, noise_std=-1.0)
     with pytest.raises(ValueError, match="the clip is silent"):
