@@ -9,7 +9,8 @@ from sciffusion.bootstrap import Bootstrap
 from sciffusion.report import Metric, Report
 
 from .container import Shapes
-from .data import load
+from .data import SUPERQUADRICS, load
+from .fitting import fit
 from .metrics import compare, distances
 
 __all__ = ["evaluate", "judge"]
@@ -38,9 +39,11 @@ def evaluate(
     """Judge shapes, beside real ones if there are any.
 
     ``radius`` is the mean radius of gyration of a shape, ``spacing`` the mean distance of a point from its nearest
-    neighbour. With a reference, these are those of as many points of every shape, and 1-NNA, coverage and MMD (see
-    :mod:`.metrics`) are those against one half of the reference, drawn by ``seed``; beside each stands that of as many
-    shapes of the other half, which a perfect generator would reach.
+    neighbour. Of superquadrics, known by their label, ``as_asked`` is the share that lies nearest to a surface of its
+    class, and ``off_surface`` the mean distance from it (:mod:`.fitting`). With a reference, sizes are those of as many
+    points of every shape, and 1-NNA, coverage and MMD (see :mod:`.metrics`) are those against one half of the
+    reference, drawn by ``seed``; beside each stands that of as many shapes of the other half, which a perfect generator
+    would reach.
 
     Args:
         shapes: generated ones; where they lie in space is left out.
@@ -55,7 +58,8 @@ def evaluate(
     bootstrap = bootstrap or Bootstrap(200, seed=seed)
     about: dict[str, str | int] = {"shapes": len(shapes)}
     if reference is None:
-        return Report(_sizes(shapes, bootstrap), about=about | {"seed": seed})
+        metrics = _sizes(shapes, bootstrap) | _fitted(shapes, bootstrap)
+        return Report(metrics, about=about | {"seed": seed})
     n = min(len(shapes), len(reference) // 2, MOST)
     if n < 2:
         raise ValueError(
@@ -76,7 +80,8 @@ def evaluate(
         for i, one in enumerate((reference[order[:n]], reference[order[n : 2 * n]], chosen))
     )
     metrics, ceiling = (
-        _sizes(one.thinned(points, seed=seed), bootstrap) for one in (shapes, reference)
+        _sizes(one.thinned(points, seed=seed), bootstrap) | _fitted(one[:MOST], bootstrap)
+        for one in (shapes, reference)
     )
     within = distances(real)
     for into, other in ((metrics, made), (ceiling, held)):
@@ -112,6 +117,28 @@ def _sizes(shapes: Shapes, bootstrap: Bootstrap) -> dict[str, Metric]:
         name: Metric(float(np.mean(v)), *bootstrap.statistic(_means, np.array(v)), len(v), text, "")
         for name, (v, text) in what.items()
         if v
+    }
+
+
+def _fitted(shapes: Shapes, bootstrap: Bootstrap) -> dict[str, Metric]:
+    """How near superquadrics are to those of their class; nothing of other shapes."""
+    asked = np.asarray(shapes.labels.get("label", ()))
+    if not len(asked) or not set(asked.tolist()) <= set(SUPERQUADRICS) or shapes.sizes.min() < 7:
+        return {}
+    found = fit(shapes, SUPERQUADRICS)
+    figures = {
+        "as_asked": (found.label == asked, "share nearest to a surface of its class", "fraction"),
+        "off_surface": (
+            found.distance / found.size,
+            "mean distance of a point from the nearest superquadric, of that from the centre",
+            "fraction",
+        ),
+    }
+    return {
+        name: Metric(
+            float(v.mean()), *bootstrap.statistic(_means, v.astype(float)), len(v), text, unit
+        )
+        for name, (v, text, unit) in figures.items()
     }
 
 
