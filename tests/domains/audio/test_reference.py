@@ -67,6 +67,20 @@ def test_within_a_voice_discriminants_have_unit_covariance() -> None:
     assert float(between[0]) > float(between[1])
 
 
+def test_no_direction_tells_voices_better_apart_than_the_discriminants() -> None:
+    rng = np.random.default_rng(3)
+    voices, mix = np.arange(400) % 5, rng.standard_normal((6, 6))
+    x = torch.from_numpy(rng.standard_normal((5, 6))[voices] + rng.standard_normal((400, 6)) @ mix)
+    encoder = ReferenceEncoder.fit(replace(HEARS, ridge=1e-9), x, voices, 3)
+    parts = [x[torch.from_numpy(voices == v)] for v in range(5)]
+    within = torch.stack([torch.cov(p.mT, correction=0) for p in parts]).mean(0)
+    between = torch.cov(torch.stack([p.mean(0) for p in parts]).mT, correction=0)
+    v = encoder.projection
+    found = (v.mT @ between @ v).diagonal() / (v.mT @ within @ v).diagonal()
+    best = torch.linalg.eigvals(torch.linalg.solve(within, between)).real.sort(descending=True)
+    torch.testing.assert_close(found, best.values[:3])
+
+
 def test_there_are_fewer_discriminants_than_voices() -> None:
     x, voices = two_voices(60, 0)
     with pytest.raises(ValueError, match=r"3 voices have at most 2 .* got model\.reference=3"):
