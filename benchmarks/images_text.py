@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="glyphs", help="one that ships, or a file")
     parser.add_argument("--reader-steps", type=int, default=2000)
-    parser.add_argument("--n", type=int, default=300)
+    parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     args = parser.parse_args()
