@@ -7,7 +7,8 @@ levels, log-normal around equal ones. Powers of sounds with unrelated phases add
 
 at every mel bin and frame, m being log-mels, l levels. The spread of :math:`\varepsilon` stands for the phases, which
 this forward model leaves out. The mixture's complex spectrum is then shared out by the powers that were found, as
-Wiener's filter does, so its phases serve all sources and these sum to it.
+Wiener's filter does, so its phases serve all sources and these sum to it. Of several samples the median counts: the
+posterior has more than one mode, and some samples give the sound of one source to the other.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def separate(
         givens: what is known of each source, attributes by name, ``[{"digit": 3}, {"digit": 7}]``; one dictionary for
             each source, which may be empty, though sources of which the same is known may be mixed up.
         models: one for each source, of the same spectrograms, instead of ``model`` for all.
-        draws: posterior samples; the logarithms of their powers are averaged.
+        draws: posterior samples; the median of their shares counts.
         noise_std: spread of the observed log-mels, nats.
         guidance: as :meth:`.AudioModel.sample` takes it; 1 is a sample of the posterior.
         method: any posterior method of the core.
@@ -151,9 +152,9 @@ def separate(
     denoiser = Sources([p.denoiser() for p in parts])
     posterior = Posterior(denoiser, Function(observe), y, noise_std, method)
     found = loud(parts[0].run(posterior, like))
-    # the mean of the logarithms, which a draw that has lost a source hardly moves
-    logs = torch.stack([envelope(config, f.mT) for f in found]).clamp(min=1e-6).log().mean(1)
-    shares = torch.softmax(2 * logs, 0)
+    power = torch.stack([envelope(config, f.mT).square() for f in found]).clamp(min=1e-12)
+    # the median, which a draw that has lost a source does not move
+    shares = torch.softmax(power.log().log_softmax(0).quantile(0.5, 1), 0)
     spectrum = config.framing.analyse(heard.wave[None]).to(shares.device)
     size = len(heard.wave)
     waves = config.framing.synthesise(shares * spectrum)[:, :size].cpu()
