@@ -20,13 +20,13 @@ from typing import Literal, final
 from sciffusion.attributes import Attributes
 from sciffusion.codec import Codec
 from sciffusion.denoiser import Preconditioned
+from sciffusion.pixels import CHANNELS
 from sciffusion.process import Gaussian
 from sciffusion.schedule.named import SCHEDULES
 from sciffusion.space import Euclidean
 from sciffusion.training import ModelFile
 
 from .autoencoder import Autoencoder, AutoencoderConfig, Pixels
-from .container import CHANNELS
 from .control import ControlledNet
 from .networks import ImageNet, Network, UNetConfig
 from .texts import TextConfig

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sciffusion.pixels import Pixels, tile, to_bytes, to_floats
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sciffusion.report import Report
 
-__all__ = ["CHANNELS", "Images"]
+__all__ = ["Images"]
 
-CHANNELS = (1, 3)
-"""Grey, and red, green and blue."""
+_PIXELS = Pixels("pixels", "image", "images", "N", "Images.of")
 
 
 @final
@@ -40,26 +41,12 @@ class Images(Sequence["Images"]):
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        x = self.pixels
-        if x.dtype not in (torch.uint8, torch.float32):
-            raise ValueError(
-                f"pixels must be uint8 (0 to 255) or float32 (0 to 1), got {x.dtype}; Images.of converts arrays"
-            )
-        if x.ndim != 4 or not x.numel():
-            raise ValueError(
-                f"pixels must be (N, C, H, W) with at least one image, got {tuple(x.shape)}"
-            )
-        if x.shape[1] not in CHANNELS:
-            last = x.shape[-1] in CHANNELS
-            hint = "channels come first: permute(0, 3, 1, 2)" if last else "drop the others"
-            raise ValueError(
-                f"images have 1 channel (grey) or 3 (red, green, blue), got {x.shape[1]} in {tuple(x.shape)}; {hint}"
-            )
-        if x.dtype == torch.float32:
-            _check_range(x)
+        _PIXELS.check(self.pixels)
         for name, values in self.labels.items():
-            if len(values) != len(x):
-                raise ValueError(f"label {name} has {len(values)} values for {len(x)} images")
+            if len(values) != len(self.pixels):
+                raise ValueError(
+                    f"label {name} has {len(values)} values for {len(self.pixels)} images"
+                )
 
     @classmethod
     def of(cls, array: ArrayLike | Tensor, labels: Mapping[str, ArrayLike] | None = None) -> Images:
@@ -69,22 +56,9 @@ class Images(Sequence["Images"]):
         Raises ``ValueError`` for other integers, whose scale nobody can know, floats outside 0 to 1, and what
         :class:`Images` refuses.
         """
-        raw = array.detach().cpu() if isinstance(array, Tensor) else np.array(array)
-        x = torch.as_tensor(raw)
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise ValueError(
-                f"pixels must be uint8 (0 to 255) or floats (0 to 1), got {x.dtype}; cast them to uint8 if they run "
-                "from 0 to 255"
-            )
-        if x.ndim == 2:
-            x = x[None]
-        if x.ndim == 3:
-            x = x[:, None]
-        elif x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[-1] in CHANNELS:
-            x = x.permute(0, 3, 1, 2)
-        pixels = x if x.dtype == torch.uint8 else x.float()
-        found = {k: np.asarray(v) for k, v in (labels or {}).items()}
-        return cls(pixels.contiguous().clone(), found)
+        single = np.ndim(array) == 2
+        pixels = _PIXELS.read(np.asarray(array)[None] if single else array)
+        return cls(pixels, {k: np.asarray(v) for k, v in (labels or {}).items()})
 
     @classmethod
     def read(cls, path: str | Path, *, grey: bool | None = None) -> Images:
@@ -108,15 +82,11 @@ class Images(Sequence["Images"]):
 
     def to_floats(self) -> Images:
         """The same with ``float32`` pixels, 0 to 1; :meth:`to_bytes` brings every byte back."""
-        if self.pixels.dtype == torch.float32:
-            return self
-        return Images(self.pixels.float() / 255, self.labels)
+        return Images(to_floats(self.pixels), self.labels)
 
     def to_bytes(self) -> Images:
         """The same with ``uint8`` pixels, rounded to the nearest."""
-        if self.pixels.dtype == torch.uint8:
-            return self
-        return Images((self.pixels * 255).round().to(torch.uint8), self.labels)
+        return Images(to_bytes(self.pixels), self.labels)
 
     def __repr__(self) -> str:
         (h, w), kind = self.size, "grey" if self.channels == 1 else "RGB"
@@ -165,15 +135,7 @@ class Images(Sequence["Images"]):
 
     def grid(self, columns: int | None = None, gap: int = 1) -> Tensor:
         """All images side by side, (C, H', W') uint8, on a grid of about as many rows as columns."""
-        x, n = self.to_bytes().pixels, len(self)
-        columns = columns or int(np.ceil(np.sqrt(n)))
-        rows = -(-n // columns)
-        (h, w), c = self.size, self.channels
-        out = torch.full((c, rows * (h + gap) - gap, columns * (w + gap) - gap), 255, dtype=x.dtype)
-        for i, image in enumerate(x):
-            top, left = i // columns * (h + gap), i % columns * (w + gap)
-            out[:, top : top + h, left : left + w] = image
-        return out
+        return tile(to_bytes(self.pixels), columns, gap)
 
     def plot(self, *, columns: int | None = None) -> Figure:
         """All images on a grid of so many columns (None: about as many as rows), each under its class if it has one."""
@@ -190,18 +152,3 @@ class Images(Sequence["Images"]):
         from .viewer import html
 
         return html(self)
-
-
-def _check_range(x: Tensor) -> None:
-    low, high = float(x.min()), float(x.max())
-    if not bool(x.isfinite().all()):
-        raise ValueError("pixels hold NaN or infinity; repair or drop the image")
-    if low >= 0 and high <= 1:
-        return
-    if high > 1.5 and low >= 0:
-        hint = "these look like bytes: cast them to uint8, or divide by 255"
-    elif low >= -1 and high <= 1:
-        hint = "these run from -1 to 1: take (x + 1) / 2"
-    else:
-        hint = "clamp or scale them"
-    raise ValueError(f"float pixels run from 0 to 1, got {low:.4g} to {high:.4g}; {hint}")

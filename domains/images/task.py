@@ -18,6 +18,7 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.pixels import to_floats
 from sciffusion.sampling import SamplingConfig
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
@@ -200,7 +201,7 @@ class ImageTask(Task[Batch]):
         # a stream apart from that of the loss: flips and latents must not tell the noise
         noise, rows = Noise(sample_seeds(key, 1)[0]), torch.from_numpy(indices.copy())
         if self.stored is None:
-            x = self.codec.encode(_unit(self.images.pixels[rows]))
+            x = self.codec.encode(to_floats(self.images.pixels[rows]))
             flipped = noise.scalars(len(rows)) < self.config.objective.flip
             x = _flipped(x, flipped)
         else:
@@ -209,7 +210,7 @@ class ImageTask(Task[Batch]):
             x = self.codec.affine(mean + std * noise.normal(mean, Dense(len(mean))))
         cond = {k: v[rows] for k, v in self.classes.items()}
         if self.config.model.control is not None:
-            hint = edges(_unit(self.images.pixels[rows]))
+            hint = edges(to_floats(self.images.pixels[rows]))
             cond["edges"] = hint if flipped is None else _flipped(hint, flipped)
         cond |= self._texts(self.images[indices], key)
         return x.to(device), {k: v.to(device) for k, v in cond.items()}
@@ -268,18 +269,13 @@ def _drops(model: ModelConfig, objective: ObjectiveConfig) -> float | dict[str, 
     return drops | {model.control: objective.drop_control}
 
 
-def _unit(pixels: Tensor) -> Tensor:
-    """Pixels as floats from 0 to 1."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
-
-
 def _flipped(x: Tensor, rows: Tensor) -> Tensor:
     """Some images turned left to right."""
     return torch.where(rows[:, None, None, None], x.flip(3), x)
 
 
 def _floats(images: Images, batch: int = 1024) -> Iterator[Tensor]:
-    return (_unit(part) for part in images.pixels.split(batch))
+    return (to_floats(part) for part in images.pixels.split(batch))
 
 
 def _latents(codec: Codec, images: Images) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,12 @@ from sciffusion.codec import divergence
 from sciffusion.config import to_dict
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.pixels import to_floats
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
 from .autoencoder import CausalAutoencoder, CausalConfig
 from .lessons import Lessons
-from .task import DataConfig, pixels
+from .task import DataConfig
 
 __all__ = ["AutoencoderTask", "AutoencoderTraining"]
 
@@ -42,7 +43,7 @@ class AutoencoderTraining:
 
     def __post_init__(self) -> None:
         for shape in self.data.shapes:
-            self.model.frames(shape[0])
+            CausalAutoencoder(self.model).frames(shape[0])
 
 
 @final
@@ -75,7 +76,7 @@ class AutoencoderTask(Task[Tensor]):
         noise, shapes = Noise(sample_seeds(key, 1)[0]), self.config.data.shapes
         shape = shapes[int(noise.scalars(1)[0] * len(shapes))]
         u = noise.uniform(torch.zeros(len(rows), 4), Dense(len(rows)))
-        return pixels(lessons.draw(rows, u, shape)).transpose(1, 2)
+        return to_floats(lessons.draw(rows, u, shape)).transpose(1, 2)
 
     def loss(self, model: nn.Module, batch: Tensor, key: int) -> StepLoss:
         """The mean over the films, with both parts beside it."""

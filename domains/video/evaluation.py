@@ -20,12 +20,12 @@ from torch import Tensor
 import sciffusion
 from sciffusion.bootstrap import Bootstrap
 from sciffusion.metrics import compare
+from sciffusion.pixels import to_floats
 from sciffusion.report import Metric, Report
 
 from .classifier import centred, reader
 from .film import Films
 from .motion import flights, warp_error
-from .task import pixels
 
 __all__ = ["digit_features", "evaluate", "likeness", "pooled_features"]
 
@@ -53,13 +53,13 @@ def evaluate(films: Films, reference: Films | None = None, *, seed: int = 0) -> 
     Raises ``ValueError`` for films of different shapes, or a reference of another number of channels.
     """
     bootstrap = Bootstrap(200, seed=seed)
-    x = pixels(Films([f.bytes() for f in films]).stack())
+    x = to_floats(Films([f.bytes() for f in films]).stack())
     digits = _digits(films, x)
     metrics = _summarised(_figures(x, digits), bootstrap)
     about: dict[str, str | int] = {"films": len(films), "sciffusion": sciffusion.__version__}
     if reference is None:
         return Report(metrics, about=about)
-    y = pixels(Films([f.bytes() for f in reference]).stack())
+    y = to_floats(Films([f.bytes() for f in reference]).stack())
     if y.shape[2] != x.shape[2]:
         raise ValueError(
             f"reference has {y.shape[2]} channels, the films {x.shape[2]}; read both with the same grey"

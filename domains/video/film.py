@@ -12,15 +12,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sciffusion.pixels import Pixels, tile, to_bytes, to_floats
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sciffusion.report import Report
 
-__all__ = ["CHANNELS", "Film", "Films"]
+__all__ = ["Film", "Films"]
 
-CHANNELS = (1, 3)
-"""Grey, and red, green and blue."""
+_FRAMES = Pixels("frames", "frame", "films", "T", "Film.of")
 
 
 @final
@@ -40,23 +41,7 @@ class Film:
     rate: float = 8.0
 
     def __post_init__(self) -> None:
-        x = self.frames
-        if x.dtype not in (torch.uint8, torch.float32):
-            raise ValueError(
-                f"frames must be uint8 (0 to 255) or float32 (0 to 1), got {x.dtype}; Film.of converts arrays"
-            )
-        if x.ndim != 4 or not x.numel():
-            raise ValueError(
-                f"frames must be (T, C, H, W) with at least one frame, got {tuple(x.shape)}"
-            )
-        if x.shape[1] not in CHANNELS:
-            last = x.shape[-1] in CHANNELS
-            hint = "channels come second: permute(0, 3, 1, 2)" if last else "drop the others"
-            raise ValueError(
-                f"films have 1 channel (grey) or 3 (red, green, blue), got {x.shape[1]} in {tuple(x.shape)}; {hint}"
-            )
-        if x.dtype == torch.float32:
-            _check_range(x)
+        _FRAMES.check(self.frames)
         if isinstance(self.rate, bool) or not 0 < float(self.rate) < float("inf"):
             raise ValueError(f"rate must be positive, frames a second, got {self.rate}")
         object.__setattr__(self, "rate", float(self.rate))
@@ -69,17 +54,7 @@ class Film:
         Raises ``ValueError`` for other integers, whose scale nobody can know, floats outside 0 to 1, and what
         :class:`Film` refuses.
         """
-        x = array.detach().cpu() if isinstance(array, Tensor) else torch.as_tensor(np.array(array))
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise ValueError(
-                f"frames must be uint8 (0 to 255) or floats (0 to 1), got {x.dtype}; cast them to uint8 if they run "
-                "from 0 to 255"
-            )
-        if x.ndim == 3:
-            x = x[:, None]
-        elif x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[-1] in CHANNELS:
-            x = x.permute(0, 3, 1, 2)
-        return cls((x if x.dtype == torch.uint8 else x.float()).contiguous().clone(), rate)
+        return cls(_FRAMES.read(array), rate)
 
     @classmethod
     def read(cls, path: str | Path, *, grey: bool | None = None) -> Film:
@@ -120,15 +95,11 @@ class Film:
 
     def floats(self) -> Film:
         """The same with ``float32`` frames, 0 to 1; :meth:`bytes` brings every byte back."""
-        if self.frames.dtype == torch.float32:
-            return self
-        return Film(self.frames.float() / 255, self.rate)
+        return Film(to_floats(self.frames), self.rate)
 
     def bytes(self) -> Film:
         """The same with ``uint8`` frames, rounded to the nearest."""
-        if self.frames.dtype == torch.uint8:
-            return self
-        return Film((self.frames * 255).round().to(torch.uint8), self.rate)
+        return Film(to_bytes(self.frames), self.rate)
 
     def at(self, rate: float) -> Film:
         """The same frames shown at another rate."""
@@ -242,16 +213,7 @@ class Films(Sequence[Film]):
     def grid(self, gap: int = 1) -> Film:
         """All films side by side as one, on a grid of about as many rows as columns; they must have one shape."""
         x = Films([film.bytes() for film in self.films]).stack()
-        n, t, c, h, w = x.shape
-        columns = int(np.ceil(np.sqrt(n)))
-        rows = -(-n // columns)
-        out = torch.full(
-            (t, c, rows * (h + gap) - gap, columns * (w + gap) - gap), 128, dtype=torch.uint8
-        )
-        for i, film in enumerate(x):
-            top, left = i // columns * (h + gap), i % columns * (w + gap)
-            out[:, :, top : top + h, left : left + w] = film
-        return Film(out, self.films[0].rate)
+        return Film(tile(x, gap=gap, fill=128), self.films[0].rate)
 
     def report(self, reference: Films | None = None, *, seed: int = 0, **checks: int) -> Report:
         """Judge the films, beside real ones if there are any; see :func:`.evaluation.evaluate`."""
@@ -271,18 +233,3 @@ class Films(Sequence[Film]):
         from .viewer import gallery
 
         return gallery(self)
-
-
-def _check_range(x: Tensor) -> None:
-    low, high = float(x.min()), float(x.max())
-    if not bool(x.isfinite().all()):
-        raise ValueError("frames hold NaN or infinity; repair or drop the film")
-    if low >= 0 and high <= 1:
-        return
-    if high > 1.5 and low >= 0:
-        hint = "these look like bytes: cast them to uint8, or divide by 255"
-    elif low >= -1 and high <= 1:
-        hint = "these run from -1 to 1: take (x + 1) / 2"
-    else:
-        hint = "clamp or scale them"
-    raise ValueError(f"float frames run from 0 to 1, got {low:.4g} to {high:.4g}; {hint}")

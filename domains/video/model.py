@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciffusion.codec import Affine
 from sciffusion.denoiser import Denoiser, Preconditioned
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.pixels import to_floats
 from sciffusion.progress import track
 from sciffusion.samplers import Sampler
 from sciffusion.sampling import Condition, Guidance, SamplingConfig
@@ -22,8 +22,9 @@ from sciffusion.training import ModelFile, write_model
 
 from . import verbs
 from .adapter import ModelConfig
+from .autoencoder import FilmCodec
 from .film import Film, Films
-from .task import VideoTask, decoded, encoded, pixels
+from .task import VideoTask
 
 __all__ = ["SAMPLING", "VideoModel"]
 
@@ -39,14 +40,14 @@ _LABELS = 8
 class VideoModel:
     """A trained model of films.
 
-    ``denoiser`` is an ordinary denoiser of the core, of plain tensors (B, T, C, H, W) in units of ``affine``:
+    ``denoiser`` is an ordinary denoiser of the core, of plain tensors (B, T, C, H, W) that ``codec`` encodes:
     everything there (samplers, guidance, inverse problems, likelihoods) takes it. ``shares`` are the shares of the
     classes of every attribute in the training data, ``rate`` the frames a second of its films.
     """
 
     config: ModelConfig
     denoiser: Preconditioned
-    affine: Affine
+    codec: FilmCodec
     shares: Mapping[str, Tensor]
     rate: float = 8.0
     sampling: SamplingConfig = SAMPLING
@@ -99,18 +100,16 @@ class VideoModel:
             progress: show a bar on a terminal.
 
         Raises:
-            ValueError: n, frames or a side below 1, an attribute or value that the model does not know, or another
-                number of values than films.
+            ValueError: n, frames or a side below 1, a length that the model's autoencoder cannot encode, an attribute
+                or value that the model does not know, or another number of values than films.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        shape = (
-            self.config.shape[0] if frames is None else frames,
-            self.config.channels,
-            *(self.config.shape[1:] if size is None else size),
-        )
-        if min(shape) < 1:
-            raise ValueError(f"frames and size must be positive, got {shape[0]} and {shape[2:]}")
+        count = self.config.shape[0] if frames is None else frames
+        size = self.config.shape[1:] if size is None else size
+        if min(count, *size) < 1:
+            raise ValueError(f"frames and size must be positive, got {count} and {size}")
+        shape = self.codec.shape((count, *size))
         seeds = sample_seeds(seed, n)
         cond = self.condition(given or {}, n, Noise(seeds))
         sampler = sampler or self.sampling.sampler(steps)
@@ -120,15 +119,22 @@ class VideoModel:
             noise.uniform(torch.zeros(len(rows), _LABELS), Dense(len(rows)))  # those that chose
             like = torch.zeros(len(rows), *shape, device=self.device)
             denoiser = self.guided({k: v[rows.to(self.device)] for k, v in cond.items()}, guidance)
-            parts.append(self.run(denoiser, like, noise, sampler).cpu())
+            parts.append(self.run(denoiser, like, noise, sampler, size).cpu())
         x = (torch.cat(parts) * 255).round().to(torch.uint8)
         return Films.of(x, self.rate, self.labels(cond))
 
-    def run(self, denoiser: Denoiser, like: Tensor, noise: Noise, sampler: Sampler) -> Tensor:
-        """Films like this one (B, T, C, H, W) from noise, pixels from 0 to 1."""
+    def run(
+        self,
+        denoiser: Denoiser,
+        like: Tensor,
+        noise: Noise,
+        sampler: Sampler,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Films (B, T, C, H, W) of a height and width, 0 to 1, from noise like this tensor, as the model sees them."""
         x = sampler(denoiser, denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, Tensor)
-        return decoded(self.affine, x)
+        return self.codec.films(x, size)
 
     def condition(
         self, given: Mapping[str, object], n: int, noise: Noise | None = None
@@ -165,14 +171,19 @@ class VideoModel:
     def encode(self, films: Sequence[Film]) -> Tensor:
         """Films of one shape as the model sees them, (N, T, C, H, W).
 
-        Raises ``ValueError`` for films of other channels than the model's, or that differ in shape or type.
+        Raises ``ValueError`` for films of other channels than the model's, that differ in shape or type, or are of a
+        length that the model's autoencoder cannot encode.
         """
+        return self.codec.latents(self.pixels(films))
+
+    def pixels(self, films: Sequence[Film]) -> Tensor:
+        """Films of one shape, (N, T, C, H, W), 0 to 1; for the errors see :meth:`encode`."""
         x = Films(list(films)).stack()
         if x.shape[2] != self.config.channels:
             raise ValueError(
                 f"the model knows films of {self.config.channels} channels, these have {x.shape[2]}"
             )
-        return encoded(self.affine, pixels(x).to(self.device))
+        return to_floats(x).to(self.device)
 
     def labels(self, cond: Condition) -> dict[str, np.ndarray[Any, Any]]:
         """The values of the attributes, empty where left open."""
@@ -180,7 +191,7 @@ class VideoModel:
 
     def to(self, device: str | torch.device) -> VideoModel:
         """The same model on another device; samples are the same up to rounding."""
-        return replace(self, denoiser=self.denoiser.to(device), affine=self.affine.to(device))
+        return replace(self, denoiser=self.denoiser.to(device), codec=self.codec.to(device))
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, weights rounded to float16."""
@@ -190,20 +201,22 @@ class VideoModel:
             "rate": self.rate,
             "info": dict(self.info or {}),
         }
-        exact = {"affine": self.affine.state_dict(), "shares": self.shares}
-        return write_model(path, "video", meta, {"net": self.denoiser.state_dict()}, exact)
+        codec, affine = self.codec.tensors()
+        parts = {"net": self.denoiser.state_dict(), "codec": codec}
+        return write_model(path, "video", meta, parts, {"codec": affine, "shares": self.shares})
 
     @classmethod
     def from_file(cls, path: str | Path) -> VideoModel:
         """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
         file = ModelFile.read(path, "video", "a model of films")
-        config, affine = file.config(ModelConfig, "model"), file.part("affine")
-        denoiser = config.denoiser()
+        config = file.config(ModelConfig, "model")
+        denoiser, codec = config.denoiser(), config.codec_module()
         denoiser.load_state_dict(file.part("net"))
+        codec.load_state_dict(file.part("codec"))
         return cls(
             config,
             denoiser.eval(),
-            Affine(affine["mean"], affine["std"]),
+            codec.eval(),
             file.part("shares"),
             float(file.meta["rate"]),
             file.config(SamplingConfig, "sampling"),
@@ -224,4 +237,4 @@ class VideoModel:
             )
         }
         shares = {name: count / count.sum() for name, count in counts.items()}
-        return cls(task.config.model, denoiser.eval(), task.affine, shares, info=info)
+        return cls(task.config.model, denoiser.eval(), task.codec, shares, info=info)

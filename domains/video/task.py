@@ -12,21 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sciffusion.codec import Affine
 from sciffusion.config import to_dict
 from sciffusion.denoiser import Preconditioned
 from sciffusion.inverse import Known
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective, Weight
+from sciffusion.pixels import to_floats
 from sciffusion.schedule import Schedule
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
 from .adapter import ModelConfig
+from .autoencoder import CausalAutoencoder, FilmCodec, Frames
 from .datasets import MovingDigits, digits, load
 from .lessons import Crops, Endless, Lessons, shown
 
-__all__ = ["DataConfig", "ObjectiveConfig", "VideoTask", "VideoTraining", "pixels"]
+__all__ = ["DataConfig", "ObjectiveConfig", "VideoTask", "VideoTraining"]
 
 
 @final
@@ -95,18 +96,22 @@ class ObjectiveConfig:
 @final
 @dataclass(frozen=True)
 class VideoTraining:
-    """All settings of a training run: what a configuration file holds."""
+    """All settings of a training run: what a configuration file holds.
+
+    ``autoencoder`` is the file of a trained one, in whose latent the model shall work; None: pixels.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+    autoencoder: Path | None = None
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Films ``x`` (B, T, C, H, W) in units of the model, the frames that are shown (B, T), and the condition."""
+    """Films ``x`` (B, T, C, H, W) as the model sees them, the frames that are shown (B, T), and the condition."""
 
     x: Tensor
     shown: Tensor
@@ -117,22 +122,22 @@ class Batch:
 class VideoTask(Task[Batch]):
     """Learning to generate the films of a data set.
 
-    Raises ``ValueError`` for attributes that are no labels, and films of other channels than the model's.
+    Raises ``ValueError`` for attributes that are no labels, films of other channels than the model's, an autoencoder
+    beside settings of another one, and lengths that it cannot encode.
     """
 
     def __init__(
         self, config: VideoTraining, lessons: Lessons, valid: Lessons | None = None
     ) -> None:
         classes = config.model.asked.found(lessons.labels).classes
-        self.config = replace(config, model=replace(config.model, classes=classes))
+        self.codec = _codec(config, lessons)
+        found = self.codec.config if isinstance(self.codec, CausalAutoencoder) else None
+        model = replace(config.model, classes=classes, codec=found)
+        self.config = replace(config, model=model)
         self.lessons, self.valid = lessons, valid
         self.rows = self.config.model.asked.rows(lessons.labels)
-        self.affine = _measured(lessons, config.data.shapes[0])
-        channels = len(self.affine.mean)
-        if channels != config.model.channels:
-            raise ValueError(
-                f"model.channels is {config.model.channels}, but the films have {channels}"
-            )
+        for shape in config.data.shapes:
+            self.codec.frames(shape[0])
         objective, null = self.config.objective, self.config.model.asked.sizes
         self.objective = Objective(
             self.config.model.process(),
@@ -166,12 +171,15 @@ class VideoTask(Task[Batch]):
         noise, n = Noise(sample_seeds(key, 1)[0]), len(indices)
         shapes = self.config.data.shapes
         shape = shapes[int(noise.scalars(1)[0] * len(shapes))]
-        u = noise.uniform(torch.zeros(n, 6 + shape[0]), Dense(n))
-        x = pixels(lessons.draw(indices, u[:, :4], shape).to(device))
+        frames = self.codec.frames(shape[0])
+        u = noise.uniform(torch.zeros(n, 6 + frames), Dense(n))
+        x = to_floats(lessons.draw(indices, u[:, :4], shape).to(device))
+        self.codec.to(device)
+        x = self.codec.latents(x)
         at = torch.from_numpy(indices.copy())
         return Batch(
-            encoded(self.affine, x),
-            shown(u[:, 4:], shape[0], self.config.objective.shown).to(device),
+            x,
+            shown(u[:, 4:], frames, self.config.objective.shown).to(device),
             {name: row[at].to(device) for name, row in rows.items()},
         )
 
@@ -202,33 +210,31 @@ class VideoTask(Task[Batch]):
     def describe(self) -> dict[str, object]:
         """Everything that shapes the run but the engine's own settings."""
         c = self.config
-        # where the file lies shapes nothing
+        # where the files lie shapes nothing
         parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
         return {k: to_dict(v) for k, v in parts.items()} | {"films": len(self.lessons)}
 
 
-def pixels(frames: Tensor) -> Tensor:
-    """Frames as floats from 0 to 1."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
-
-
-def encoded(affine: Affine, x: Tensor) -> Tensor:
-    """Pixels (B, T, C, H, W) from 0 to 1 in units of the model."""
-    return affine(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def decoded(affine: Affine, x: Tensor) -> Tensor:
-    """The inverse of :func:`encoded`, within 0 and 1."""
-    return affine.inverse(x.flatten(0, 1)).unflatten(0, x.shape[:2]).clamp(0, 1)
-
-
-def _measured(lessons: Lessons, shape: tuple[int, int, int]) -> Affine:
-    """Mean and standard deviation of every channel in up to 256 films."""
+def _codec(config: VideoTraining, lessons: Lessons) -> FilmCodec:
+    """The trained autoencoder that is named, or frames, with the mean and deviation of every channel in 256 films."""
+    if config.autoencoder is not None:
+        codec = CausalAutoencoder.load(config.autoencoder)
+        if config.model.codec not in (None, codec.config):
+            raise ValueError("model.codec describes another autoencoder than the file does")
+        return codec.requires_grad_(False)
+    if config.model.codec is not None:
+        raise ValueError("model.codec needs autoencoder, the file of a trained one")
     n = min(256, len(lessons))
     rows = np.linspace(0, len(lessons) - 1, n).round().astype(np.int64)
     u = Noise(0).uniform(torch.zeros(n, 4), Dense(n))
-    x = pixels(lessons.draw(rows, u, shape)).double()
+    x = to_floats(lessons.draw(rows, u, config.data.shapes[0])).double()
+    if x.shape[2] != config.model.channels:
+        raise ValueError(
+            f"model.channels is {config.model.channels}, but the films have {x.shape[2]}"
+        )
     mean, std = x.mean((0, 1, 3, 4)), x.std((0, 1, 3, 4))
     # rounded, for the last digits of a sum depend on the number of threads
     mean, std = ((v * 2**16).round() / 2**16 for v in (mean, std))
-    return Affine(mean.tolist(), torch.where(std > 1e-3, std, 1.0).tolist())
+    frames = Frames(len(mean))
+    frames.affine.set(mean, torch.where(std > 1e-3, std, 1.0))
+    return frames

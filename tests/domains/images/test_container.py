@@ -17,7 +17,10 @@ def test_every_byte_survives_floats() -> None:
     every = Images(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16))
     assert torch.equal(every.to_floats().to_bytes().pixels, every.pixels)
     assert every.to_floats().pixels.max() == 1
-    assert every.to_bytes() is every and every.to_floats().to_floats().pixels.dtype == torch.float32
+    assert (
+        every.to_bytes().pixels is every.pixels
+        and every.to_floats().to_floats().pixels.dtype == torch.float32
+    )
 
 
 def test_arrays_come_with_channels_first_or_last_and_are_copied() -> None:
@@ -50,7 +53,7 @@ def test_bytes_and_floats_are_never_mixed_up() -> None:
 def test_shapes_that_are_no_images_are_refused() -> None:
     with pytest.raises(ValueError, match="got 4 in .*drop the others"):
         Images.of(np.zeros((2, 4, 9, 9), np.uint8))
-    with pytest.raises(ValueError, match="channels come first: permute"):
+    with pytest.raises(ValueError, match="channels come second: permute"):
         Images(torch.zeros(2, 9, 9, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="with at least one image"):
         Images(torch.zeros(0, 1, 9, 9, dtype=torch.uint8))
