@@ -12,6 +12,7 @@ Its latent is Gaussian with a prior that weighs little (Kingma & Welling 2014; R
 from __future__ import annotations
 
 import math
+from abc import ABC
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from sciffusion.codec import Codec
 from sciffusion.networks import Conv, Zeros
 from sciffusion.training import ModelFile, write_model
 
-__all__ = ["CausalAutoencoder", "CausalConfig"]
+__all__ = ["CausalAutoencoder", "CausalConfig", "FilmCodec", "Frames"]
 
 _KIND = "film-autoencoder"
 
@@ -72,6 +73,17 @@ class CausalConfig:
         """How many numbers of a long film there are for one of its latent."""
         return self.channels * self.space**2 * self.time / self.latent
 
+
+class FilmCodec(Codec, ABC):
+    """What takes films (B, C, T, H, W), 0 to 1, to what is noised, and back.
+
+    ``space`` is by how much frames shrink on both axes, ``time`` how many frames one latent frame after the first
+    stands for.
+    """
+
+    space: int = 1
+    time: int = 1
+
     def frames(self, frames: int) -> int:
         """How many latent frames a film of so many has. Raises ``ValueError`` unless they are ``1 + k time``."""
         if frames < 1 or (frames - 1) % self.time:
@@ -81,9 +93,46 @@ class CausalConfig:
             )
         return 1 + (frames - 1) // self.time
 
+    @torch.no_grad()
+    def latents(self, films: Tensor) -> Tensor:
+        """Films frame by frame (B, T, C, H, W), 0 to 1, as a model sees them: (B, T', C', H', W')."""
+        return self.encode(films.transpose(1, 2)).transpose(1, 2)
+
+    @torch.no_grad()
+    def films(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """The inverse of :meth:`latents` for frames of this height and width, within 0 and 1."""
+        h, w = size
+        return self.decode(z.transpose(1, 2)).transpose(1, 2)[..., :h, :w].clamp(0, 1)
+
+    def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
+        """The shape (T', C', H', W') of what is noised for films of this shape (T, H, W).
+
+        Raises ``ValueError`` as :meth:`frames` does.
+        """
+        t, h, w = shape
+        return self.frames(t), self.affine.channels, -(-h // self.space), -(-w // self.space)
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights by name, and what must not be rounded: the affine map."""
+        parts: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+        for name, value in self.state_dict().items():
+            parts[name.startswith("affine.")][name] = value
+        return parts
+
 
 @final
-class CausalAutoencoder(Codec):
+class Frames(FilmCodec):
+    """The frames themselves, with the affine map that gives them zero mean and unit variance."""
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, None]:
+        return x, None
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        return z
+
+
+@final
+class CausalAutoencoder(FilmCodec):
     """A convolutional autoencoder of films (B, C, T, H, W) that never looks ahead, with a Gaussian latent.
 
     Sides that the factor does not divide are continued by their last pixels; whoever decodes crops.
@@ -91,7 +140,7 @@ class CausalAutoencoder(Codec):
 
     def __init__(self, config: CausalConfig) -> None:
         super().__init__(config.latent)
-        self.config = config
+        self.config, self.space, self.time = config, config.space, config.time
         widths, blocks, halves = config.widths, config.blocks, config.halves
         down: list[nn.Module] = [_Frames(config.channels, widths[0])]
         for i, width in enumerate(widths):
@@ -116,7 +165,7 @@ class CausalAutoencoder(Codec):
             raise ValueError(
                 f"films must be (B, {self.config.channels}, T, H, W), got {tuple(x.shape)}"
             )
-        self.config.frames(x.shape[2])
+        self.frames(x.shape[2])
         h, w, by = *x.shape[3:], self.config.space
         x = F.pad(x, (0, -w % by, 0, -h % by, 0, 0), mode="replicate")
         mean, spread = _run(self.encoder, 2 * x - 1, {}).chunk(2, 1)
@@ -141,13 +190,6 @@ class CausalAutoencoder(Codec):
         weights, exact = self.tensors()
         meta = {"model": self.config, "info": info or {}}
         return write_model(path, _KIND, meta, {"": weights}, {"": exact})
-
-    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weights by name, and what must not be rounded: the affine map."""
-        parts: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
-        for name, value in self.state_dict().items():
-            parts[name.startswith("affine.")][name] = value
-        return parts
 
     @classmethod
     def load(cls, path: str | Path) -> CausalAutoencoder:

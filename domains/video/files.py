@@ -57,8 +57,14 @@ def read_film(path: Path, grey: bool | None = None) -> Film:
     return Film(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).clone(), rate)
 
 
-def write_film(film: Film, path: Path, scale: int | None = None) -> Path:
-    """Write a film as :meth:`Film.save` says."""
+Sound = tuple[NDArray[np.int16], int]
+"""Samples (N, channels) of 16 bits, and how many there are a second."""
+
+
+def write_film(
+    film: Film, path: Path, scale: int | None = None, sound: Sound | None = None
+) -> Path:
+    """Write a film as :meth:`Film.save` says; an MP4 may have a sound."""
     kind = path.suffix.lower()
     if kind not in _WRITTEN:
         raise ValueError(f"{path}: end it with one of {', '.join(_WRITTEN)}")
@@ -74,7 +80,7 @@ def write_film(film: Film, path: Path, scale: int | None = None) -> Path:
         if kind == ".gif":
             part.write_bytes(gif(Film(x, film.rate)))
         else:
-            _write_mp4(x, film.rate, part)
+            _write_mp4(x, film.rate, part, sound)
     return path
 
 
@@ -145,7 +151,7 @@ def _read_clip(path: Path) -> tuple[NDArray[np.uint8], float]:
     return np.stack(frames), rate
 
 
-def _write_mp4(x: Tensor, rate: float, path: Path) -> None:
+def _write_mp4(x: Tensor, rate: float, path: Path, sound: Sound | None) -> None:
     """H.264 of bytes (T, C, H, W) that every player takes; odd sizes get one more row or column of their edge."""
     av = require("av", extra="video")
     h, w = x.shape[2:]
@@ -155,10 +161,20 @@ def _write_mp4(x: Tensor, rate: float, path: Path) -> None:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
         stream.height, stream.width = array.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "12", "preset": "medium"}
+        voice = None if sound is None else container.add_stream("aac", rate=sound[1])
         for picture in array:
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
+            container.mux(packet)
+        if sound is None:
+            return
+        layout = "mono" if sound[0].shape[1] == 1 else "stereo"
+        heard = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(sound[0].reshape(1, -1)), format="s16", layout=layout
+        )
+        heard.sample_rate = sound[1]
+        for packet in (*voice.encode(heard), *voice.encode()):
             container.mux(packet)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sciffusion.networks import DiT, NoiseLevel, UNet
 
-__all__ = ["FilmNet", "TransformerConfig", "UNetConfig"]
+__all__ = ["FilmNet", "TransformerConfig", "UNetConfig", "walls"]
 
 
 @final
@@ -111,7 +111,7 @@ class FilmNet(nn.Module):
             row = table((cond or {})[name].expand(len(x)))
             vector = vector + (row if vector.ndim == 2 else row.unsqueeze(1))
         x = x.transpose(1, 2)
-        seen = torch.cat((x, _walls(x)), 1) if self.config.walls else x
+        seen = torch.cat((x, walls(x)), 1) if self.config.walls else x
         if isinstance(self.config, UNetConfig):
             return _coarse(self.body, seen, vector, self.config.patch).transpose(1, 2)
         return self.body(seen, vector).transpose(1, 2)
@@ -153,7 +153,7 @@ def _coarse(body: nn.Module, x: Tensor, vector: Tensor, patch: int) -> Tensor:
     return F.pixel_shuffle(out.transpose(1, 2), patch).transpose(1, 2)[..., :h, :w]
 
 
-def _walls(x: Tensor) -> Tensor:
+def walls(x: Tensor) -> Tensor:
     """How far every pixel of films (B, C, T, H, W) is from the four edges, in units of 16 pixels: (B, 4, T, H, W)."""
     parts = []
     for axis in (3, 4):

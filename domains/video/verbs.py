@@ -4,6 +4,9 @@ Whole frames that are given are shown to the network clean, at time 0, as in its
 (:class:`~sciffusion.inverse.Known`), and come back bit by bit. A film is extended window by window, each of which sees
 the last frames of the one before; errors may add up, so the drift is measured (``benchmarks/video_digits.py``). Frames
 of which a part is given are observed there with a small error, and a posterior method of the core samples the rest.
+
+A model of latents knows what its autoencoder makes of the first frames of a window, however many that are; frames
+between others, and parts of frames, have no latents of their own, so such a model neither fills time nor mends holes.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ from sciffusion.samplers import Sampler
 from sciffusion.sampling import Guidance
 
 from .film import Film, Films
-from .task import decoded
 
 if TYPE_CHECKING:
     from .model import VideoModel
@@ -104,7 +106,8 @@ def extend(
         given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
 
     Raises:
-        ValueError: n or frames below 1, a context that leaves nothing of a window, or a film of other channels.
+        ValueError: n or frames below 1, a context that leaves nothing of a window, a film of other channels, or a
+            window that the model's autoencoder cannot encode.
     """
     size = self.config.shape[0] if window is None else window
     seen = max(1, size // 2) if context is None else context
@@ -114,18 +117,22 @@ def extend(
         raise ValueError(f"context must lie from 1 to {size - 1}, below the window, got {seen}")
     seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
     solver = sampler or self.sampling.sampler(steps)
-    x = self.encode([film]).expand(n, -1, -1, -1, -1)
+    codec, by = self.codec, self.codec.time
+    codec.frames(size)
+    x = self.pixels([film]).expand(n, -1, -1, -1, -1)
     part, total = 0, len(film) + frames
     while x.shape[1] < total:
-        last = x[:, -seen:]
-        new = min(size - last.shape[1], total - x.shape[1])
+        # as much of the end as there are whole latent frames of
+        kept = 1 + (min(seen, x.shape[1]) - 1) // by * by
+        last = codec.latents(x[:, -kept:])
+        new = min(size - kept, -(-(total - x.shape[1]) // by) * by) // by
         blank = last.new_zeros(n, new, *last.shape[2:])
         mask = torch.arange(last.shape[1] + new) < last.shape[1]
         made = _drawn(self, torch.cat((last, blank), 1), mask, cond, guidance, solver, seeds, part)
-        x = torch.cat((x, made[:, last.shape[1] :]), 1)
+        x = torch.cat((x, codec.films(made, film.size)[:, kept:]), 1)
         part += 1
     known = torch.arange(total) < len(film)
-    return _films(self, x, film, known, cond)
+    return _films(self, x[:, :total], film, known, cond)
 
 
 def interpolate_time(
@@ -144,9 +151,10 @@ def interpolate_time(
 
     T frames become ``(T - 1) * factor + 1``; the given ones come back bit by bit. All are made at once, in one window.
 
-    Raises ``ValueError`` for a factor below 2, a film of fewer than two frames or other channels; for the other
-    arguments see :meth:`.model.VideoModel.sample`.
+    Raises ``ValueError`` for a factor below 2, a film of fewer than two frames or other channels, and a model of
+    latents; for the other arguments see :meth:`.model.VideoModel.sample`.
     """
+    _needs_frames(self, "interpolate_time")
     if factor < 2 or len(film) < 2:
         raise ValueError(
             f"factor must be at least 2 and the film have two frames, got {factor} and {len(film)}"
@@ -159,7 +167,7 @@ def interpolate_time(
     known = torch.arange(total) % factor == 0
     x = x.expand(n, -1, -1, -1, -1)
     solver = sampler or self.sampling.sampler(steps)
-    x = _drawn(self, x, known, cond, guidance, solver, seeds, 0)
+    x = self.codec.films(_drawn(self, x, known, cond, guidance, solver, seeds, 0), film.size)
     wide = Film(film.frames.repeat_interleave(factor, 0)[:total], film.rate * factor)
     return _films(self, x, wide, known, cond)
 
@@ -187,8 +195,10 @@ def inpaint(
         given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
 
     Raises:
-        ValueError: a mask of another type or shape, or that is True nowhere or everywhere; a film of other channels.
+        ValueError: a mask of another type or shape, or that is True nowhere or everywhere; a film of other channels; a
+            model of latents.
     """
+    _needs_frames(self, "inpaint")
     t, (h, w) = len(film), film.size
     if mask.dtype != torch.bool or tuple(mask.shape) not in ((t,), (t, h, w)):
         raise ValueError(
@@ -203,7 +213,15 @@ def inpaint(
     x = _drawn(
         self, x, ~holes.flatten(1).any(1), cond, guidance, solver, seeds, 0, ~holes[:, None], method
     )
-    return _films(self, x, film, ~holes[:, None], cond)
+    return _films(self, self.codec.films(x, film.size), film, ~holes[:, None], cond)
+
+
+def _needs_frames(model: VideoModel, verb: str) -> None:
+    """Raise ``ValueError`` for a model whose frames have no latents of their own."""
+    if model.config.codec is not None:
+        raise ValueError(
+            f"{verb} needs a model of frames: one of latents knows only what a film begins with (animate, extend)"
+        )
 
 
 def _drawn(
@@ -218,7 +236,7 @@ def _drawn(
     pixels: Tensor | None = None,
     method: Method = METHOD,
 ) -> Tensor:
-    """Films (N, T, C, H, W) in units of the model, whose known frames (T,), and pixels (T, 1, H, W), are given.
+    """Films (N, T, C, H, W) as the model sees them, whose known frames (T,), and pixels (T, 1, H, W), are given.
 
     ``part`` counts the windows of a film: each has a stream of its own.
     """
@@ -236,8 +254,8 @@ def _drawn(
 def _films(
     model: VideoModel, x: Tensor, film: Film, known: Tensor, cond: Mapping[str, Tensor]
 ) -> Films:
-    """Films in units of the model as films of the given one's type, with its known frames or pixels in their places."""
-    made = decoded(model.affine, x).cpu()
+    """Pixels (N, T, C, H, W) as films of the given one's type, with its known frames or pixels in their places."""
+    made = x.cpu()
     if film.frames.dtype == torch.uint8:
         made = (made * 255).round().to(torch.uint8)
     shown = torch.zeros_like(made[0])
