@@ -1,0 +1,250 @@
+"""A trained model of scenes: what it was taught, one file, and the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from sciffusion.codec import Affine
+from sciffusion.pixels import to_floats
+from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.guidance import Autoguidance
+from sciffusion.inverse import Apart, KnownFields
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.progress import track
+from sciffusion.samplers import Sampler
+from sciffusion.sampling import SamplingConfig
+from sciffusion.state import State
+from sciffusion.training import ModelFile, write_model
+
+from ..audio.clip import Clip, Clips
+from ..audio.mel import LogMel
+from ..audio.recovery import GriffinLim
+from ..audio.task import PEAK, waveform
+from ..video.film import Film, Films
+from .adapter import FIELDS, ModelConfig, pair
+from .scene import Scenes
+from .task import SceneTask, scaled
+
+__all__ = ["SceneModel"]
+
+SAMPLING = SamplingConfig(steps=20, shift=2.0, scale=2.0)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SceneModel:
+    """A trained model of scenes.
+
+    ``denoiser`` is an ordinary denoiser of the core, of states with the fields ``film`` and ``sound``: everything there
+    (samplers, guidance, inverse problems) takes it. ``affines`` are the maps of both to its units.
+
+    What is random for scene i depends on the seed and i alone, whatever the number of scenes and the batch.
+    """
+
+    config: ModelConfig
+    denoiser: Preconditioned
+    affines: Mapping[str, Affine]
+    sampling: SamplingConfig = SAMPLING
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What scenes may be asked by: nothing, but for the other half of a scene."""
+        return ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        given: Mapping[str, object] | None = None,
+        guidance: float | None = None,
+        apart: bool = False,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 32,
+        progress: bool = True,
+    ) -> Scenes:
+        """Draw new scenes: films and the sounds that belong to them.
+
+        Args:
+            n: how many.
+            given: scenes may be asked by nothing; see :meth:`film_of` and :meth:`sound_of` for what they may be asked
+                by instead.
+            guidance: how much more film and sound agree than in the joint law, whose scale is 1 (None: the model's
+                own): away from what the model says of each with the other hidden, which costs two more calls a step.
+            apart: film and sound each by themselves, as two models that know nothing of each other would make them.
+            seed: of everything random.
+            steps: solver steps (None: the model's own number).
+            sampler: any sampler of the core, instead of the model's own.
+            batch_size: scenes that are denoised together.
+            progress: show a bar on a terminal.
+
+        Raises ``ValueError`` for n or steps below 1, and for anything asked by.
+        """
+        if given:
+            raise ValueError(
+                f"given names {', '.join(given)}, but scenes are asked by no attribute: film_of(sounds) and "
+                "sound_of(films) make the other half of what is there"
+            )
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        strong: Denoiser = Apart(self.denoiser) if apart else self.denoiser
+        scale = self.sampling.scale if guidance is None else guidance
+        if scale != 1 and not apart:
+            strong = Autoguidance(strong, Apart(self.denoiser), scale)
+        films, mels, seeds = [], [], sample_seeds(seed, n)
+        for rows in track([list(r) for r in torch.arange(n).split(batch_size)], show=progress):
+            like = self._blank(len(rows))
+            x = self._drawn(strong, like, [seeds[i] for i in rows], steps, sampler)
+            films.append(x["film"])
+            mels.append(x["sound"])
+        return Scenes(self._films(torch.cat(films)), self._sounds(torch.cat(mels)))
+
+    def film_of(
+        self,
+        sounds: Sequence[Clip],
+        *,
+        guidance: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> Scenes:
+        """Films to given sounds, one to each, which come back as they are.
+
+        Sounds are heard mono, at the model's rate, with a peak of 0.5, and as long as a film: what is missing is
+        silence. ``guidance`` is how much more films follow the sounds than in the conditional law (1). For the other
+        arguments see :meth:`sample`. Raises ``ValueError`` for no sounds, and for longer ones than the films.
+        """
+        mel, waves = self.config.mel, []
+        if not len(sounds):
+            raise ValueError("sounds must hold one clip or more")
+        for clip in sounds:
+            wave = waveform(clip, mel)
+            if len(wave) > self.config.samples:
+                most = self.config.samples / mel.rate
+                raise ValueError(f"sounds must last {most:.3f} s at most, got {clip.seconds:.3f} s")
+            waves.append(torch.nn.functional.pad(wave, (0, self.config.samples - len(wave))))
+        heard = LogMel(mel).encode(torch.stack(waves)).mT
+        like = self._blank(len(waves))
+        known = like.replace({"sound": self._encoded("sound", heard)})
+        x = self._completed(known, "sound", guidance, seed, steps, sampler)
+        return Scenes(self._films(x["film"]), Clips(list(sounds)))
+
+    def sound_of(
+        self,
+        films: Sequence[Film],
+        *,
+        guidance: float | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> Scenes:
+        """Sounds to given films, one to each, which come back as they are.
+
+        ``guidance`` is how much more sounds follow the films than in the conditional law (1). For the other arguments
+        see :meth:`sample`. Raises ``ValueError`` for films of another shape than the model's.
+        """
+        t, h, w = self.config.shape
+        want = (t, self.config.channels, h, w)
+        for i, film in enumerate(films):
+            if tuple(film.frames.shape) != want:
+                raise ValueError(f"films must be {want}, got {tuple(film.frames.shape)} at {i}")
+        seen = to_floats(Films(list(films)).stack())
+        known = self._blank(len(seen)).replace({"film": self._encoded("film", seen)})
+        x = self._completed(known, "film", guidance, seed, steps, sampler)
+        return Scenes(Films(list(films)), self._sounds(x["sound"]))
+
+    def _completed(
+        self,
+        known: State,
+        field: str,
+        guidance: float | None,
+        seed: int,
+        steps: int | None,
+        sampler: Sampler | None,
+    ) -> State:
+        """States of which one field is known."""
+        scale = self.sampling.scale if guidance is None else guidance
+        yes = {field: torch.tensor(True)}
+        strong: Denoiser = KnownFields(self.denoiser, known, yes)
+        if scale != 1:
+            strong = Autoguidance(strong, KnownFields(self.denoiser, known, {}, yes), scale)
+        return self._drawn(strong, known, sample_seeds(seed, known.batch), steps, sampler)
+
+    @torch.no_grad()
+    def _drawn(
+        self,
+        denoiser: Denoiser,
+        like: State,
+        seeds: Sequence[int],
+        steps: int | None,
+        sampler: Sampler | None,
+    ) -> State:
+        noise = Noise(list(seeds))
+        solver = sampler or self.sampling.sampler(steps)
+        x = solver(denoiser, self.denoiser.process.prior(like, noise), noise).x
+        assert isinstance(x, State)
+        return x
+
+    def _blank(self, n: int) -> State:
+        c = self.config
+        film = torch.zeros(n, c.shape[0], c.channels, *c.shape[1:], device=self.device)
+        return pair(film, torch.zeros(n, c.spectra, c.mel.mels, device=self.device))
+
+    def _encoded(self, field: str, x: Tensor) -> Tensor:
+        return scaled(self.affines[field], x.to(self.device))
+
+    def _films(self, x: Tensor) -> Films:
+        x = self.affines["film"].inverse(x[:, None])[:, 0].clamp(0, 1).cpu()
+        return Films.of((x * 255).round().to(torch.uint8), self.config.rate)
+
+    def _sounds(self, x: Tensor) -> Clips:
+        mel = self.affines["sound"].inverse(x[:, None])[:, 0].mT.cpu()
+        waves = torch.cat([GriffinLim(self.config.mel)(part) for part in mel.split(32)])
+        length = round(self.config.shape[0] / self.config.rate * self.config.mel.rate)
+        clips = [Clip(w[None, :length], self.config.mel.rate) for w in waves]
+        return Clips([clip.normalised(PEAK) for clip in clips])
+
+    def to(self, device: str | torch.device) -> SceneModel:
+        """The same model on another device; samples are the same up to rounding."""
+        affines = {k: v.to(device) for k, v in self.affines.items()}
+        return replace(self, denoiser=self.denoiser.to(device), affines=affines)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one safetensors file, weights rounded to float16."""
+        meta = {"model": self.config, "sampling": self.sampling, "info": dict(self.info or {})}
+        exact = {k: self.affines[k].state_dict() for k in FIELDS}
+        return write_model(path, "audiovisual", meta, {"net": self.denoiser.state_dict()}, exact)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> SceneModel:
+        """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
+        file = ModelFile.read(path, "audiovisual", "a model of scenes")
+        config = file.config(ModelConfig, "model")
+        denoiser = config.denoiser()
+        denoiser.load_state_dict(file.part("net"))
+        affines = {k: Affine(file.part(k)["mean"], file.part(k)["std"]) for k in FIELDS}
+        sampling = file.config(SamplingConfig, "sampling")
+        return cls(config, denoiser.eval(), affines, sampling, file.meta["info"])
+
+    @classmethod
+    def from_training(
+        cls, task: SceneTask, weights: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+    ) -> SceneModel:
+        """The model that a training task and its (averaged) weights make."""
+        denoiser = task.model()
+        denoiser.load_state_dict(dict(weights))
+        affines = {"film": task.pixels, "sound": task.spectra}
+        return cls(task.config.model, denoiser.eval(), affines, info=info)
