@@ -52,6 +52,44 @@ def autoencoders() -> dict[str, tuple[nn.Module, Tensor, Tensor, Tensor]]:
     }
 
 
+@torch.no_grad()
+def test_an_autoencoder_of_sounds_is_a_codec() -> None:
+    vae = seeded(
+        library().AutoencoderOobleck,
+        encoder_hidden_size=4,
+        downsampling_ratios=[2, 2],
+        channel_multiples=[1, 2],
+        decoder_channels=4,
+        decoder_input_channels=2,
+    )
+    x, codec = randn(2, 2, 32), from_autoencoder(vae)
+    z = codec.encode(x)
+    torch.testing.assert_close(z, vae.encode(x).latent_dist.mean)  # type: ignore[operator]
+    torch.testing.assert_close(codec.decode(z), vae.decode(z).sample)  # type: ignore[operator]
+    assert z.shape == (2, 2, 8)
+
+
+@torch.no_grad()
+def test_an_autoencoder_without_a_posterior_is_a_codec() -> None:
+    vae = seeded(
+        library().AutoencoderDC,
+        latent_channels=4,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=(4, 4),
+        decoder_block_out_channels=(4, 4),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        scaling_factor=0.5,
+    )
+    x, codec = randn(2, 3, 8, 8), from_autoencoder(vae)
+    z = codec.encode(x, Noise(0))
+    torch.testing.assert_close(z, 0.5 * vae.encode(x).latent)  # type: ignore[operator]
+    torch.testing.assert_close(codec.decode(z), vae.decode(2 * z).sample)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("name", ["scaled", "shifted", "wan", "qwen", "ltx"])
 @torch.no_grad()
 def test_a_codec_is_the_autoencoder_in_the_units_of_its_pipeline(name: str) -> None:

@@ -30,6 +30,13 @@ SAME: dict[str, Callable[[], Any]] = {
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
     ),
     "ddim, cosine": lambda: clipless(beta_schedule="squaredcos_cap_v2"),
+    "ddim, cogvideox": lambda: scheduler(
+        "CogVideoXDDIMScheduler",
+        clip_sample=False,
+        prediction_type=V,
+        snr_shift_scale=3.0,
+        rescale_betas_zero_snr=True,
+    ),
     "euler": lambda: scheduler(
         "EulerDiscreteScheduler", prediction_type=V, timestep_spacing="trailing"
     ),
@@ -163,10 +170,13 @@ def test_ancestral_sampling_has_their_variance() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"_class_name": "KDPM2DiscreteScheduler"}, "is not one of DDIMScheduler"),
+        ({"_class_name": "KDPM2DiscreteScheduler"}, "is not one of CogVideoX"),
         ({"_class_name": "AutoencoderKL"}, "names no scheduler"),
         ({}, "names no scheduler"),
-        ({"_class_name": "EDMEulerScheduler"}, "noise levels are not known|is not one of"),
+        (
+            {"_class_name": "CMStochasticIterativeScheduler"},
+            "has neither betas nor a flow|is not one of",
+        ),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": True}, "use_lu_lambdas"),
         (
             {

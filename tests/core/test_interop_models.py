@@ -24,6 +24,7 @@ from tests.core.tiny_diffusers import FLUX, library, loop, randn, seeded, tiny_f
 
 B, STEPS = 2, 3
 TEXT, POOLED = randn(B, 5, 12, seed=1), randn(B, 10, seed=2)
+WIDE = randn(B, 5, 16, seed=3)
 IMAGE, FILM = (4, 8, 8), (4, 3, 4, 4)
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
@@ -38,6 +39,7 @@ class Case:
     shape: tuple[int, ...] = IMAGE
     flow: bool = True
     ends: tuple[str, str, tuple[Any, ...], tuple[Any, ...]] | None = field(default=None)
+    inverted: bool = False
 
 
 def small(**more: Any) -> dict[str, Any]:
@@ -56,6 +58,41 @@ def _flux(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
         img_ids=places,
         return_dict=False,
     )[0]
+
+
+def _films(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    """Z-Image: a list of films of one frame, and texts of their own lengths."""
+    seen, texts = list(x.unsqueeze(2)), [TEXT[0], TEXT[1, :3]]
+    return -torch.stack(m(seen, ((1000 - t) / 1000).expand(B), texts, return_dict=False)[0])[
+        :, :, 0
+    ]
+
+
+def _hidream(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    return -m(
+        hidden_states=x,
+        timesteps=t.expand(B),
+        encoder_hidden_states_t5=TEXT,
+        encoder_hidden_states_llama3=torch.stack([TEXT, TEXT + 1, TEXT - 1]),
+        pooled_embeds=POOLED,
+        return_dict=False,
+    )[0]
+
+
+def _cogvideo(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    """Frames before channels, and places on a grid of 8 x 8 points cut to theirs, which is 2 x 2."""
+    places = library().models.embeddings.get_3d_rotary_pos_embed(16, ((0, 0), (4, 4)), (2, 2), 3)
+    return text(m, x.transpose(1, 2), t, image_rotary_emb=places).transpose(1, 2)
+
+
+def _hunyuan(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    scale = 1000 * torch.tensor([3.5, 2.0])
+    return text(m, x, t, encoder_attention_mask=MASK, pooled_projections=POOLED, guidance=scale)
+
+
+def _mochi(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    seen, mask = {"encoder_hidden_states": WIDE}, {"encoder_attention_mask": MASK.bool()}
+    return m(hidden_states=x, timestep=t.expand(B), return_dict=False, **seen, **mask)[0]
 
 
 def _sigma_dropped(m: nn.Module, x: Tensor, t: Tensor) -> Tensor:
@@ -127,6 +164,76 @@ CASES: dict[str, Case] = {
         ),
         {"encoder_hidden_states": TEXT, "pooled_projections": POOLED},
         lambda m, x, t: text(m, x, t, pooled_projections=POOLED),
+    ),
+    "PixArtTransformer2DModel": Case(
+        small(
+            sample_size=8,
+            num_layers=1,
+            norm_num_groups=4,
+            cross_attention_dim=16,
+            caption_channels=12,
+        ),
+        {"encoder_hidden_states": TEXT, "encoder_attention_mask": MASK},
+        lambda m, x, t: text(
+            m,
+            x,
+            t,
+            encoder_attention_mask=MASK,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        )[:, :4],
+        flow=False,
+    ),
+    "SanaTransformer2DModel": Case(
+        small(
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=12,
+            sample_size=8,
+            timestep_scale=0.5,
+        ),
+        {"encoder_hidden_states": TEXT, "encoder_attention_mask": MASK},
+        lambda m, x, t: text(m, x, 0.5 * t, encoder_attention_mask=MASK),
+    ),
+    "ZImageTransformer2DModel": Case(
+        {
+            "in_channels": 4,
+            "dim": 16,
+            "n_layers": 1,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "cap_feat_dim": 12,
+            "axes_dims": [4, 2, 2],
+            "axes_lens": [64, 16, 16],
+        },
+        {"cap_feats": TEXT, "cap_mask": MASK},
+        _films,
+    ),
+    "HiDreamImageTransformer2DModel": Case(
+        small(
+            patch_size=2,
+            in_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            caption_channels=[12, 12],
+            text_emb_dim=10,
+            num_routed_experts=2,
+            num_activated_experts=1,
+            axes_dims_rope=(4, 2, 2),
+            max_resolution=(8, 8),
+            llama_layers=[0, 2],
+            force_inference_output=True,
+        ),
+        {
+            "encoder_hidden_states_t5": TEXT,
+            "encoder_hidden_states_llama3": [TEXT, TEXT + 1, TEXT - 1],
+            "pooled_embeds": POOLED,
+        },
+        _hidream,
     ),
     "AuraFlowTransformer2DModel": Case(
         small(
@@ -203,6 +310,102 @@ CASES: dict[str, Case] = {
         lambda m, x, t: text(m, x, t),
         shape=FILM,
     ),
+    "HunyuanVideoTransformer3DModel": Case(
+        small(
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            guidance_embeds=True,
+            text_embed_dim=12,
+            pooled_projection_dim=10,
+            rope_axes_dim=(2, 4, 2),
+        ),
+        {
+            "encoder_hidden_states": TEXT,
+            "encoder_attention_mask": MASK,
+            "pooled_projections": POOLED,
+            "guidance": torch.tensor([3.5, 2.0]),
+        },
+        _hunyuan,
+        shape=FILM,
+    ),
+    "CogVideoXTransformer3DModel": Case(
+        {
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": 4,
+            "out_channels": 4,
+            "time_embed_dim": 8,
+            "text_embed_dim": 12,
+            "num_layers": 1,
+            "sample_width": 8,
+            "sample_height": 8,
+            "sample_frames": 9,
+            "max_text_seq_length": 5,
+            "use_rotary_positional_embeddings": True,
+        },
+        TEXT,
+        _cogvideo,
+        shape=FILM,
+        flow=False,
+    ),
+    "MochiTransformer3DModel": Case(
+        small(
+            num_layers=2,
+            pooled_projection_dim=16,
+            in_channels=4,
+            text_embed_dim=16,
+            time_embed_dim=8,
+        ),
+        {"encoder_hidden_states": WIDE, "encoder_attention_mask": MASK.bool()},
+        _mochi,
+        shape=FILM,
+        inverted=True,
+    ),
+    "CosmosTransformer3DModel": Case(
+        small(
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            text_embed_dim=12,
+            adaln_lora_dim=4,
+            max_size=(4, 8, 8),
+            concat_padding_mask=False,
+            extra_pos_embed_type=None,
+        ),
+        {"encoder_hidden_states": TEXT, "fps": 24},
+        lambda m, x, t: text(m, x, t / 1000, fps=24),
+        shape=FILM,
+    ),
+    "StableAudioDiTModel": Case(
+        small(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_key_value_attention_heads=1,
+            cross_attention_dim=12,
+            cross_attention_input_dim=12,
+            time_proj_dim=8,
+            global_states_input_dim=10,
+        ),
+        {"encoder_hidden_states": TEXT, "global_hidden_states": POOLED[:, None]},
+        lambda m, x, t: text(
+            m,
+            x,
+            t,
+            global_hidden_states=POOLED[:, None],
+            rotary_embedding=library().models.embeddings.get_1d_rotary_pos_embed(
+                4, 9, use_real=True, repeat_interleave_real=False
+            ),
+        ),
+        shape=(4, 8),
+        flow=False,
+    ),
     "LTXVideoTransformer3DModel": Case(
         small(
             in_channels=4,
@@ -229,7 +432,8 @@ def test_the_trajectory_is_that_of_the_pipelines_loop(name: str) -> None:
     model = seeded(getattr(d, name), **case.config)
     x = randn(B, *case.shape)
     if case.flow:
-        theirs, options = d.FlowMatchEulerDiscreteScheduler(), {"sigmas": [1, 2 / 3, 1 / 3]}
+        theirs = d.FlowMatchEulerDiscreteScheduler(invert_sigmas=case.inverted)
+        options = {"sigmas": [1, 2 / 3, 1 / 3]}
     else:
         theirs, options = d.DDIMScheduler(clip_sample=False, prediction_type="v_prediction"), {}
     start = x

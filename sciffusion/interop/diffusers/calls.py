@@ -1,8 +1,8 @@
 """How each of their networks is called: one declaration a class.
 
-What differs between them is what the value is called, how the time is told, whether patches of the field are packed
-into tokens, the sign of the output, and which conditions there are. A class that is not listed is declared the same way
-and handed to ``from_model(..., call=Call(...))``.
+What differs between them is what the value is called, how the time is told, how the field is packed, the sign of the
+output, and which conditions there are. A class that is not listed is declared the same way and handed to
+``from_model(..., call=Call(...))``.
 """
 
 from __future__ import annotations
@@ -14,52 +14,13 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-__all__ = ["CALLS", "Call", "Patches"]
+from sciffusion.errors import require
+from sciffusion.interop.diffusers.packing import FramesFirst, Packing, Patches, Singles
 
-
-@final
-@dataclass(frozen=True)
-class Patches:
-    """Fields (B, C, ...) as sequences of patches (B, L, C * patch), channels slowest within a patch.
-
-    ``sizes`` are those of a patch along the field's dimensions.
-    """
-
-    sizes: tuple[int, ...]
-
-    def grid(self, x: Tensor) -> tuple[int, ...]:
-        """How many patches there are along each dimension.
-
-        Raises ``ValueError`` unless the field has as many dimensions and they are multiples of the sizes.
-        """
-        shape = tuple(x.shape[2:])
-        if len(shape) != len(self.sizes) or any(
-            n % p for n, p in zip(shape, self.sizes, strict=True)
-        ):
-            raise ValueError(
-                f"the field must have shape (B, C, ...) with {len(self.sizes)} dimensions after the channels that are "
-                f"multiples of {self.sizes}, got {tuple(x.shape)}"
-            )
-        return tuple(n // p for n, p in zip(shape, self.sizes, strict=True))
-
-    def pack(self, x: Tensor) -> Tensor:
-        """(B, C, ...) to (B, L, C * patch)."""
-        d, grid = len(self.sizes), self.grid(x)
-        parts = [n for pair in zip(grid, self.sizes, strict=True) for n in pair]
-        split = x.reshape(*x.shape[:2], *parts)
-        order = (0, *range(2, 2 + 2 * d, 2), 1, *range(3, 3 + 2 * d, 2))
-        return split.permute(order).flatten(1 + d).flatten(1, d)
-
-    def unpack(self, tokens: Tensor, like: Tensor) -> Tensor:
-        """The inverse, to the space of ``like``; the number of channels is whatever the tokens hold."""
-        d, grid = len(self.sizes), self.grid(like)
-        split = tokens.reshape(len(tokens), *grid, -1, *self.sizes)
-        order = (0, 1 + d, *(i for k in range(d) for i in (1 + k, 2 + d + k)))
-        return split.permute(order).reshape(len(tokens), -1, *like.shape[2:])
-
+__all__ = ["CALLS", "Call"]
 
 Derived = Callable[[Any, Tensor, Mapping[str, Any]], dict[str, Any]]
-"""Arguments that follow from (configuration, field, condition)."""
+"""Arguments that follow from (configuration, field, condition); one that is None leaves the condition's name out."""
 
 
 def _nothing(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,39 +34,54 @@ class Call:
 
     Args:
         value: the argument that takes the field.
-        clock: the time it is told: ``"steps"`` 0..N of its scheduler, ``"unit"`` the same divided by N, ``"reversed"``
-            1 less that.
+        clock: the time it is told: ``"steps"`` 0..N of its scheduler, or N less that, ``"countdown"``; ``"unit"`` the
+            steps divided by N, or 1 less that, ``"reversed"``.
         needs: conditions without which it cannot run; a condition that is a plain tensor stands for the first of all.
         takes: conditions that it may be given beside.
         sign: -1 for a network that returns the negative of its target.
-        patches: how the field is packed into tokens, by its configuration.
+        packing: how the field is packed, by its configuration.
         derived: arguments that follow from the field's shape and the conditions.
+        time: the argument that takes the time.
+        scale: what the time is multiplied by, by its configuration.
     """
 
     value: str
-    clock: Literal["steps", "unit", "reversed"] = "steps"
+    clock: Literal["steps", "countdown", "unit", "reversed"] = "steps"
     needs: Sequence[str] = ()
     takes: Sequence[str] = ()
     sign: int = 1
-    patches: Callable[[Any], Patches] | None = None
+    packing: Callable[[Any], Packing] | None = None
     derived: Derived = _nothing
+    time: str = "timestep"
+    scale: Callable[[Any], float] = lambda config: 1.0
 
-    def tell(self, step: Tensor, steps: int) -> Tensor:
+    def tell(self, step: Tensor, steps: int, config: Any) -> Tensor:
         """The time as the network wants it, from their step (B,)."""
-        if self.clock == "steps":
-            return step
-        return step / steps if self.clock == "unit" else 1 - step / steps
+        if self.clock in ("countdown", "reversed"):
+            step = steps - step
+        if self.clock in ("unit", "reversed"):
+            step = step / steps
+        return self.scale(config) * step
+
+
+def _guided(config: Any, cond: Mapping[str, Any]) -> None:
+    if config.guidance_embeds and "guidance" not in cond:
+        raise ValueError(
+            "cond lacks 'guidance', the scale (B,) that this distilled network takes in place of guidance by two calls"
+        )
 
 
 def _flux(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
     rows, columns = (torch.arange(n // 2, device=x.device, dtype=x.dtype) for n in x.shape[2:])
     places = torch.cartesian_prod(torch.zeros(1, device=x.device, dtype=x.dtype), rows, columns)
     length = cond["encoder_hidden_states"].shape[1]
-    if config.guidance_embeds and "guidance" not in cond:
-        raise ValueError(
-            "cond lacks 'guidance', the scale (B,) that this distilled network takes in place of guidance by two calls"
-        )
+    _guided(config, cond)
     return {"img_ids": places, "txt_ids": places.new_zeros(length, 3)}
+
+
+def _hunyuan(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    _guided(config, cond)
+    return {"guidance": 1000 * cond["guidance"]} if config.guidance_embeds else {}
 
 
 def _qwen(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,26 +109,123 @@ def _unet(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _pixart(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and shape of the image, which the large model was also told: with eight points a latent one."""
+    if "added_cond_kwargs" in cond or config.sample_size != 128:
+        return {
+            "added_cond_kwargs": cond.get(
+                "added_cond_kwargs", {"resolution": None, "aspect_ratio": None}
+            )
+        }
+    size = 8 * torch.tensor([x.shape[2:]] * len(x), dtype=x.dtype, device=x.device)
+    return {
+        "added_cond_kwargs": {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]},
+    }
+
+
+def _cogvideo(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary places, in the units of the grid that it was trained on."""
+    if not config.use_rotary_positional_embeddings:
+        return {}
+    made = require("diffusers.models.embeddings", extra="diffusers").get_3d_rotary_pos_embed
+    p, frames = config.patch_size, x.shape[2]
+    size, base = (
+        (x.shape[3] // p, x.shape[4] // p),
+        (config.sample_height // p, config.sample_width // p),
+    )
+    if config.patch_size_t is None:
+        crop = _cropped(size, base)
+        places = made(config.attention_head_dim, crop, size, frames, device=x.device)
+    else:
+        few = -(-frames // config.patch_size_t)
+        places = made(
+            config.attention_head_dim,
+            None,
+            size,
+            few,
+            grid_type="slice",
+            max_size=base,
+            device=x.device,
+        )
+    return {"image_rotary_emb": places}
+
+
+def _cropped(
+    size: tuple[int, int], base: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The middle of the base grid that has the shape of another one: its first corner and its last."""
+    fit = min(base[0] / size[0], base[1] / size[1])
+    inner = [round(fit * n) for n in size]
+    first = [round((b - n) / 2) for b, n in zip(base, inner, strict=True)]
+    return (first[0], first[1]), (first[0] + inner[0], first[1] + inner[1])
+
+
+def _stable_audio(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary places of the tokens that are global, which come first, and of the field's."""
+    made = require("diffusers.models.embeddings", extra="diffusers").get_1d_rotary_pos_embed
+    length = x.shape[2] + cond["global_hidden_states"].shape[1]
+    half = config.attention_head_dim // 2
+    return {"rotary_embedding": made(half, length, use_real=True, repeat_interleave_real=False)}
+
+
+def _cosmos(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    return {"padding_mask": x.new_zeros(1, 1, *x.shape[3:])}
+
+
+def _z_image(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """A list of texts, each of its own length."""
+    texts, mask = cond["cap_feats"], cond.get("cap_mask")
+    whose = [slice(None)] * len(texts) if mask is None else mask.bool()
+    return {
+        "cap_feats": [text[own] for text, own in zip(texts, whose, strict=True)],
+        "cap_mask": None,
+    }
+
+
 _TEXT = "encoder_hidden_states"
+_MASK = "encoder_attention_mask"
 CALLS: Mapping[str, Call] = {
     "UNet2DModel": Call("sample", takes=("class_labels",), derived=_unet),
     "UNet2DConditionModel": Call(
         "sample",
         needs=(_TEXT,),
-        takes=("class_labels", "timestep_cond", "encoder_attention_mask", "added_cond_kwargs"),
+        takes=("class_labels", "timestep_cond", _MASK, "added_cond_kwargs"),
     ),
     "DiTTransformer2DModel": Call("hidden_states", needs=("class_labels",)),
+    "PixArtTransformer2DModel": Call(
+        "hidden_states", needs=(_TEXT, _MASK), takes=("added_cond_kwargs",), derived=_pixart
+    ),
     "SD3Transformer2DModel": Call("hidden_states", needs=(_TEXT, "pooled_projections")),
+    "SanaTransformer2DModel": Call(
+        "hidden_states",
+        needs=(_TEXT,),
+        takes=(_MASK, "guidance"),
+        scale=lambda config: float(config.timestep_scale),
+    ),
     "AuraFlowTransformer2DModel": Call("hidden_states", "unit", needs=(_TEXT,)),
-    "Lumina2Transformer2DModel": Call(
-        "hidden_states", "reversed", needs=(_TEXT, "encoder_attention_mask"), sign=-1
+    "Lumina2Transformer2DModel": Call("hidden_states", "reversed", needs=(_TEXT, _MASK), sign=-1),
+    "ZImageTransformer2DModel": Call(
+        "x",
+        "reversed",
+        needs=("cap_feats",),
+        takes=("cap_mask",),
+        sign=-1,
+        packing=lambda config: Singles(),
+        derived=_z_image,
+        time="t",
+    ),
+    "HiDreamImageTransformer2DModel": Call(
+        "hidden_states",
+        needs=("encoder_hidden_states_t5", "encoder_hidden_states_llama3", "pooled_embeds"),
+        sign=-1,
+        time="timesteps",
     ),
     "FluxTransformer2DModel": Call(
         "hidden_states",
         "unit",
         needs=(_TEXT, "pooled_projections"),
         takes=("guidance",),
-        patches=_two_by_two,
+        packing=_two_by_two,
         derived=_flux,
     ),
     "QwenImageTransformer2DModel": Call(
@@ -160,17 +233,34 @@ CALLS: Mapping[str, Call] = {
         "unit",
         needs=(_TEXT, "encoder_hidden_states_mask"),
         takes=("guidance",),
-        patches=_two_by_two,
+        packing=_two_by_two,
         derived=_qwen,
     ),
     "WanTransformer3DModel": Call(
         "hidden_states", needs=(_TEXT,), takes=("encoder_hidden_states_image",)
     ),
-    "LTXVideoTransformer3DModel": Call(
+    "HunyuanVideoTransformer3DModel": Call(
         "hidden_states",
-        needs=(_TEXT, "encoder_attention_mask"),
-        patches=_ltx_patches,
-        derived=_ltx,
+        needs=(_TEXT, _MASK, "pooled_projections"),
+        takes=("guidance",),
+        derived=_hunyuan,
+    ),
+    "CogVideoXTransformer3DModel": Call(
+        "hidden_states", needs=(_TEXT,), packing=lambda config: FramesFirst(), derived=_cogvideo
+    ),
+    "MochiTransformer3DModel": Call("hidden_states", "countdown", needs=(_TEXT, _MASK), sign=-1),
+    "CosmosTransformer3DModel": Call(
+        "hidden_states", "unit", needs=(_TEXT,), takes=("fps",), derived=_cosmos
+    ),
+    "StableAudioDiTModel": Call(
+        "hidden_states", needs=(_TEXT, "global_hidden_states"), derived=_stable_audio
+    ),
+    "LTXVideoTransformer3DModel": Call(
+        "hidden_states", needs=(_TEXT, _MASK), packing=_ltx_patches, derived=_ltx
     ),
 }
-"""By class name; fields are (B, C, H, W) for images and (B, C, T, H, W) for videos, latents unpacked."""
+"""By class name; fields are (B, C, H, W) for images, (B, C, T, H, W) for films, (B, C, T) for sounds, all unpacked.
+
+Left out, for they ask for more than a call: Wan with a time for every token (TI2V), networks that get the image to
+continue beside the field, Z-Image with reference images, Sana-Sprint, whose time is an angle.
+"""

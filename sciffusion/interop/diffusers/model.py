@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from sciffusion.codec import Affine, Codec
 from sciffusion.denoiser import Condition, Denoiser, Prediction, check_condition
 from sciffusion.errors import did_you_mean
+from sciffusion.experts import TimeExperts
 from sciffusion.interop.diffusers.calls import CALLS, Call
 from sciffusion.interop.diffusers.training import Training
 from sciffusion.process import Gaussian
@@ -56,6 +57,35 @@ def from_model(
     return _Model(model, inner.config, call or CALLS[name], training, process or training.process)
 
 
+def from_experts(
+    noisy: nn.Module,
+    clean: nn.Module,
+    scheduler: object,
+    boundary: float,
+    *,
+    guided: Sequence[Callable[[Denoiser], Denoiser]] = (lambda d: d, lambda d: d),
+) -> TimeExperts:
+    """Two networks of theirs that share the noise levels as one denoiser (Wan 2.2).
+
+    Args:
+        noisy, clean: ``transformer`` and ``transformer_2`` of their pipeline.
+        scheduler: as for :func:`from_model`.
+        boundary: their ``boundary_ratio``: the first network acts from this part of the steps on, the second below.
+        guided: what becomes of either denoiser; for a scale of its own each, ``(lambda d: CFG(d, cond, null, 4.0),
+            lambda d: CFG(d, cond, null, 3.0))``.
+
+    Raises:
+        ValueError: unless the boundary lies between 0 and 1, and as :func:`from_model`.
+    """
+    if not 0 < boundary < 1:
+        raise ValueError(f"boundary must lie between 0 and 1, got {boundary}")
+    training = scheduler if isinstance(scheduler, Training) else Training.of(scheduler)
+    pairs = zip(guided, (noisy, clean), strict=True)
+    experts = [change(from_model(model, training)) for change, model in pairs]
+    time = training.time(boundary * training.steps)
+    return TimeExperts(experts, [float(training.schedule.log_snr(time))])
+
+
 @final
 class _Model(Denoiser):
     """A network of theirs with the declaration of how to call it."""
@@ -79,8 +109,12 @@ class _Model(Denoiser):
                 f"t must be one number or one for each of {len(x)} samples, got shape {tuple(t.shape)}; a network of "
                 "diffusers takes no time for each element"
             )
-        raw = self._call(x, t, self._condition(cond, x))
-        x0 = self.field.read(raw, x, t, layout_of(x), self.trained.target)
+        given, layout, edm = self._condition(cond, x), layout_of(x), self.trained.edm
+        if edm is None:
+            x0 = self.field.read(self._call(x, t, given), x, t, layout, self.trained.target)
+        else:
+            seen, parts = self.field.show(x, t, layout, edm.sigma_data)
+            x0 = self.field.read(edm.sign * self._call(seen, t, given), x, t, layout, "v", parts)
         return Prediction(x0, x_t, t, self.process)
 
     def _condition(self, cond: Condition, x: Tensor) -> dict[str, Any]:
@@ -101,7 +135,8 @@ class _Model(Denoiser):
         if missing:
             raise ValueError(f"cond lacks {missing}, without which the network cannot be called")
         given = cast(dict[str, Any], pytree.tree_map(lambda v: self._rows(v, x), given))
-        return given | self.call.derived(self.config, x, given)
+        more = self.call.derived(self.config, x, given)
+        return {name: v for name, v in (given | more).items() if more.get(name, v) is not None}
 
     def _rows(self, value: Any, x: Tensor) -> Any:
         """A row for each sample, where one stood for all; floating numbers in the network's dtype."""
@@ -117,11 +152,14 @@ class _Model(Denoiser):
     def _call(self, x: Tensor, t: Tensor, given: dict[str, Any]) -> Tensor:
         trained, call = self.trained, self.call
         step = trained.step(t).to(x.device, torch.float32).expand(len(x))
-        patches = call.patches(self.config) if call.patches else None
-        value = (patches.pack(x) if patches else x).to(self._dtype(x))
-        told = call.tell(step, trained.steps)
-        (out, *_) = self.model(**{call.value: value}, timestep=told, return_dict=False, **given)
-        out = patches.unpack(out, x) if patches else out
+        packing = call.packing(self.config) if call.packing else None
+        value = x.to(self._dtype(x))
+        asked = {
+            call.value: packing.pack(value) if packing else value,
+            call.time: call.tell(step, trained.steps, self.config),
+        }
+        (out, *_) = self.model(**asked, return_dict=False, **given)
+        out = packing.unpack(out, x) if packing else out
         if out.shape[1] == 2 * x.shape[1]:
             out = out[:, : x.shape[1]]
         if out.shape != x.shape:
@@ -137,7 +175,7 @@ def from_autoencoder(vae: nn.Module) -> Codec:
 
     That is a scaling and a shift (Stable Diffusion, FLUX), or a mean and a standard deviation per channel (Wan,
     Qwen-Image, LTX), read from its configuration or its weights. Images are (B, 3, H, W) in [-1, 1], videos
-    (B, 3, T, H, W). Raises ``ValueError`` for a module that is no autoencoder of theirs.
+    (B, 3, T, H, W), sounds (B, channels, T). Raises ``ValueError`` for a module that is no autoencoder of theirs.
     """
     config = getattr(vae, "config", None)
     if config is None or not hasattr(vae, "encode") or not hasattr(vae, "decode"):
@@ -152,7 +190,8 @@ class _Autoencoder(Codec):
     """An autoencoder of theirs."""
 
     def __init__(self, vae: nn.Module, config: Any) -> None:
-        channels = int(config.get("latent_channels") or config.get("z_dim") or 0)
+        names = ("latent_channels", "z_dim", "decoder_input_channels")
+        channels = next((int(n) for n in map(config.get, names) if n), 0)
         if channels < 1:
             raise ValueError(
                 f"vae is a {type(vae).__name__}, whose configuration does not tell its latent channels"
@@ -177,7 +216,7 @@ class _Autoencoder(Codec):
             parts = (out.latent_dist.mean, out.latent_dist.std)
             mean, std = (p[:, :, 0] if self.still else p for p in parts)
             return mean, std
-        return out.latents, None
+        return (out.latent if hasattr(out, "latent") else out.latents), None
 
     def reconstruct(self, z: Tensor) -> Tensor:
         extra = {}

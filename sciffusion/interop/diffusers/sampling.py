@@ -30,7 +30,7 @@ from sciffusion.samplers import (
     Sampler,
     Singlestep,
 )
-from sciffusion.schedule import RectifiedFlow, token_shift
+from sciffusion.schedule import VE, RectifiedFlow, token_shift
 from sciffusion.solver import Solver
 
 __all__ = ["from_scheduler"]
@@ -90,6 +90,8 @@ def _to_one(config: Config) -> bool:
 
 
 _KINDS = {
+    "CogVideoXDDIMScheduler": _Kind(lambda c: DDIM(), ends=_to_one),
+    "CosineDPMSolverMultistepScheduler": _Kind(lambda c: Multistep(c["solver_order"], eta=1.0)),
     "DDIMScheduler": _Kind(lambda c: DDIM(), ends=_to_one),
     "DDPMScheduler": _Kind(_ddpm),
     "DEISMultistepScheduler": _Kind(
@@ -97,6 +99,8 @@ _KINDS = {
     ),
     "DPMSolverMultistepScheduler": _Kind(_dpm, more=True),
     "DPMSolverSinglestepScheduler": _Kind(lambda c: Singlestep(c["solver_order"]), more=True),
+    "EDMDPMSolverMultistepScheduler": _Kind(_dpm),
+    "EDMEulerScheduler": _Kind(lambda c: DDIM()),
     "EulerAncestralDiscreteScheduler": _Kind(lambda c: DDIM(1.0), whole=False, sigmas=True),
     "EulerDiscreteScheduler": _Kind(lambda c: DDIM(), whole=False, sigmas=True),
     "FlowMatchEulerDiscreteScheduler": _Kind(_flow),
@@ -108,7 +112,7 @@ _KINDS = {
         lambda c: UniPCB(c["solver_order"], c["solver_type"]), more=True
     ),
 }
-_UNREAD = ("use_beta_sigmas", "use_lu_lambdas", "invert_sigmas", "thresholding")
+_UNREAD = ("use_beta_sigmas", "use_lu_lambdas", "thresholding")
 
 
 def from_scheduler(
@@ -141,13 +145,26 @@ def from_scheduler(
             raise ValueError(
                 f"{option} has no counterpart here; switch it off, or take a grid of ours"
             )
-    if isinstance(training.schedule, RectifiedFlow):
+    if training.edm is not None:
+        times = _edm_times(kind, config, steps)
+    elif isinstance(training.schedule, RectifiedFlow):
         times = _flow_times(name, config, steps, tokens, training)
     else:
         times = _table_times(kind, config, steps, training)
     chosen = kind.solver(config) if solver is None else solver
     start, stop = float(times[0]), float(times[-1])
     return Sampler(chosen, len(times) - 1, Times(times), start, stop)
+
+
+def _edm_times(kind: _Kind, config: Config, steps: int) -> Tensor:
+    """Levels from the greatest to the least; the run ends on clean data, or on the least itself."""
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2 from sigma_max to sigma_min, got {steps}")
+    rho = float(config["rho"]) if config["sigma_schedule"] == "karras" else math.inf
+    levels = VE(float(config["sigma_min"]), float(config["sigma_max"]), rho)
+    times = levels.sigma(torch.linspace(1, 0, steps, dtype=torch.float64)) / levels.sigma_max
+    times[0] = 1.0  # but for rounding
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)]) if kind.ends(config) else times
 
 
 def _table_times(kind: _Kind, config: Config, steps: int, training: Training) -> Tensor:

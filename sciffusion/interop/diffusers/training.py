@@ -4,7 +4,8 @@ Their schedulers mix three things. What the network was trained on, a noise sche
 integer steps, is read here; the grid and the solver are read in :mod:`~sciffusion.interop.diffusers.sampling`.
 
 The clock: for a table of N discrete levels, their step k = 0..N-1 is our time (k + 1)/N, so that t = 0 is clean data
-beyond their last level. For flows it is their sigma, step N t.
+beyond their last level. For flows it is their sigma, step N t. EDM has no steps: sigma is :math:`\sigma_{max} t`, and
+what the network is told is a function of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -20,9 +21,9 @@ from torch import Tensor
 from sciffusion.errors import did_you_mean, require
 from sciffusion.process import Gaussian, Target
 from sciffusion.samplers.exponential import PURE_NOISE
-from sciffusion.schedule import RectifiedFlow, Schedule, Tabulated, VariancePreserving
+from sciffusion.schedule import VE, RectifiedFlow, Schedule, Tabulated, VariancePreserving
 
-__all__ = ["Training", "config_of"]
+__all__ = ["EDM", "Training", "config_of"]
 
 _TARGETS: dict[str, Target] = {
     "epsilon": "eps",
@@ -34,33 +35,61 @@ _TARGETS: dict[str, Target] = {
 
 @final
 @dataclass(frozen=True)
+class EDM:
+    r"""How a network is called under EDM's preconditioning (Karras et al., 2022).
+
+    It is shown the field at unit variance and returns ``sign`` times the v of that. Of the noise level it is told
+    :math:`\tfrac14\log\sigma`, or as an ``"angle"`` :math:`\tfrac2\pi\arctan\sigma` (Stable Audio).
+    """
+
+    sigma_data: float
+    sign: int = 1
+    told: Literal["log", "angle"] = "log"
+
+    def tell(self, sigma: Tensor) -> Tensor:
+        """What the network is told of a noise level."""
+        if self.told == "angle":
+            return 2 / math.pi * sigma.atan()
+        return 0.25 * sigma.clamp(min=1e-12).log()
+
+    def sigma(self, told: Tensor) -> Tensor:
+        """The noise level of which a network is told this."""
+        return (0.5 * math.pi * told).tan() if self.told == "angle" else (4 * told).exp()
+
+
+@final
+@dataclass(frozen=True)
 class Training:
     """What a network was trained on: its schedule, what it predicts, and its clock.
 
-    ``steps`` is the number N of training steps that the clock counts. Made by :meth:`of` from one of their schedulers,
-    or by :meth:`like` for a model of ours.
+    ``steps`` is the number N of training steps that the clock counts; under :class:`EDM` there are none, and N is 1.
+    Made by :meth:`of` from one of their schedulers, or by :meth:`like` for a model of ours.
     """
 
     schedule: Schedule
     target: Target
     steps: int = 1000
+    edm: EDM | None = None
 
     @classmethod
     def of(cls, scheduler: object) -> Training:
         """Read a scheduler of theirs, or its configuration as a mapping with its ``_class_name``.
 
-        Flow matching becomes :class:`~sciffusion.schedule.RectifiedFlow` (a shift belongs to the grid); everything with
-        a table of betas becomes :class:`~sciffusion.schedule.Tabulated`, computed in float64. Raises ``ValueError`` for
-        schedulers of another kind and for betas by a rule that is not known.
+        Flow matching becomes :class:`~sciffusion.schedule.RectifiedFlow` (a shift belongs to the grid), EDM
+        :class:`~sciffusion.schedule.VE` in the units of the data; everything with a table of betas becomes
+        :class:`~sciffusion.schedule.Tabulated`, computed in float64. Raises ``ValueError`` for schedulers of another
+        kind and for betas by a rule that is not known.
         """
         name, config = config_of(scheduler)
         steps = int(config.get("num_train_timesteps", 1000))
         if name.startswith("FlowMatch"):
             return cls(RectifiedFlow(), "flow", steps)
+        if name.startswith(("EDM", "CosineDPM")):
+            return cls(VE(0.0, float(config["sigma_max"]), 1.0), "v", 1, _edm(name, config))
         if "beta_schedule" not in config and "trained_betas" not in config:
             raise ValueError(
-                f"scheduler {name!r} has neither betas nor a flow, so its noise levels are not known here; "
-                "make a Training(schedule, target, steps) of your own"
+                f"scheduler {name!r} has neither betas nor a flow nor EDM's sigmas, so its noise levels are not known "
+                "here; make a Training(schedule, target, steps) of your own"
             )
         kind = str(config.get("prediction_type", "epsilon"))
         if kind not in _TARGETS:
@@ -70,6 +99,8 @@ class Training:
         if config.get("use_flow_sigmas") or kind == "flow_prediction":
             return cls(RectifiedFlow(), _TARGETS[kind], steps)
         alpha2 = (1 - _betas(config, steps)).cumprod(0)
+        shift = float(config.get("snr_shift_scale", 1.0))
+        alpha2 = alpha2 / (shift + (1 - shift) * alpha2)
         if config.get("rescale_betas_zero_snr"):
             alpha = alpha2.sqrt()
             alpha2 = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
@@ -103,13 +134,20 @@ class Training:
         return 0 if isinstance(self.schedule, RectifiedFlow) else 1
 
     def step(self, t: Tensor | float) -> Tensor:
-        """Their step at a time of ours, float64; not below 0, which a network of theirs never saw."""
+        """Their step at a time of ours, float64; not below 0, which a network of theirs never saw.
+
+        Under EDM, what the network is told of the noise level.
+        """
         t = torch.as_tensor(t, dtype=torch.float64)
+        if self.edm is not None:
+            return self.edm.tell(self.schedule.sigma(t))
         return (t * self.steps - self._first).clamp(min=0)
 
     def time(self, step: Tensor | float) -> Tensor:
         """Our time of a step of theirs, float64. Raises ``ValueError`` outside their range."""
         step = torch.as_tensor(step).to(torch.float64)
+        if self.edm is not None:
+            return self.schedule.time(-2 * self.edm.sigma(step).log())
         if not bool(((step >= 0) & (step <= self.steps - self._first)).all()):
             raise ValueError(
                 f"timestep must lie between 0 and {self.steps - self._first}, got {step.flatten()[:8].tolist()}"
@@ -162,6 +200,16 @@ def config_of(scheduler: object) -> tuple[str, Mapping[str, Any]]:
             f"scheduler must be one of diffusers or its configuration, got {type(scheduler).__name__}"
         )
     return type(scheduler).__name__, config
+
+
+def _edm(name: str, config: Mapping[str, Any]) -> EDM:
+    kind, signs = str(config["prediction_type"]), {"epsilon": -1, "v_prediction": 1}
+    if kind not in signs:
+        raise ValueError(
+            f"prediction_type must be one of {', '.join(signs)} for a scheduler with sigma_data, got {kind!r}"
+        )
+    told: Literal["log", "angle"] = "angle" if name.startswith("CosineDPM") else "log"
+    return EDM(float(config["sigma_data"]), signs[kind], told)
 
 
 def _betas(config: Mapping[str, Any], steps: int) -> Tensor:
