@@ -104,8 +104,18 @@ def _summarised(
     out = {}
     for name, values in figures.items():
         known = values[np.isfinite(values)]
-        of = np.median if name == "lag" else np.mean
-        low, high = bootstrap.statistic(lambda v, of=of: np.asarray(of(v, axis=1)), known)
+        middle = _median if name == "lag" else _mean
+        low, high = bootstrap.statistic(middle, known)
         unit, lost = _UNITS.get(name, "fraction"), len(values) - len(known)
-        out[name] = Metric(float(of(known)), low, high, len(known), _WHAT[name], unit, lost)
+        out[name] = Metric(
+            float(middle(known[None])[0]), low, high, len(known), _WHAT[name], unit, lost
+        )
     return out
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(values.mean(1))
+
+
+def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.median(values, axis=1))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from sciffusion.codec import Affine
-from sciffusion.pixels import to_floats
 from sciffusion.denoiser import Denoiser, Preconditioned
 from sciffusion.guidance import Autoguidance
 from sciffusion.inverse import Apart, KnownFields
 from sciffusion.noise import Noise, sample_seeds
+from sciffusion.pixels import to_floats
 from sciffusion.progress import track
 from sciffusion.samplers import Sampler
 from sciffusion.sampling import SamplingConfig

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.codec import Affine
-from sciffusion.pixels import to_floats
 from sciffusion.config import to_dict
 from sciffusion.denoiser import Preconditioned
 from sciffusion.inverse import KnownFields
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import LogNormal, Objective
+from sciffusion.pixels import to_floats
 from sciffusion.state import State
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 

@@ -167,7 +167,7 @@ def _write_mp4(x: Tensor, rate: float, path: Path, sound: Sound | None) -> None:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-        if sound is None:
+        if sound is None or voice is None:
             return
         layout = "mono" if sound[0].shape[1] == 1 else "stereo"
         heard = av.AudioFrame.from_ndarray(

@@ -13,6 +13,7 @@ from sciffusion.domains.audio import Clip
 from sciffusion.domains.audiovisual import (
     ObjectiveConfig,
     SceneModel,
+    SceneNet,
     Scenes,
     SceneTask,
     load,
@@ -114,6 +115,7 @@ def test_a_network_is_told_the_noise_level_of_each_field(model: SceneModel) -> N
 
 def test_time_is_one_axis_for_both(model: SceneModel) -> None:
     net = model.denoiser.net
+    assert isinstance(net, SceneNet)
     places = net._places(torch.zeros(1, 1, 12, 32, 32), (12, 2, 2), model.config.spectra)
     pairs = net.rotary.pairs
     film, sound = places[: 12 * 4 : 4, :pairs], places[12 * 4 :, :pairs]

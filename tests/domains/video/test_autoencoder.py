@@ -26,7 +26,7 @@ def stirred(config: CausalConfig) -> CausalAutoencoder:
     made, noise = CausalAutoencoder(config), Noise(0)
     with torch.no_grad():
         for p in made.parameters():
-            p += 0.1 * noise.normal(p[None], Dense(1))[0]
+            p.add_(0.1 * noise.normal(p[None], Dense(1))[0])
     made.affine.set([0.5] * config.latent, [2.0] * config.latent)
     return made.eval()
 

@@ -37,7 +37,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made, noise = CausalAutoencoder(CONFIG), Noise(0)
     with torch.no_grad():
         for p in made.parameters():
-            p += 0.1 * noise.normal(p[None], Dense(1))[0]
+            p.add_(0.1 * noise.normal(p[None], Dense(1))[0])
     return made.save(tmp_path_factory.mktemp("a") / "autoencoder.safetensors")
 
 

@@ -52,7 +52,7 @@ def test_before_training_its_frames_are_pictures() -> None:
     with torch.no_grad():
         for name, p in net.named_parameters():
             if "temporal" not in name:
-                p += 0.1 * noise.normal(p[None], Dense(1))[0]
+                p.add_(0.1 * noise.normal(p[None], Dense(1))[0])
     x, level = noise.normal(torch.zeros(1, 4, 1, 16, 16), Dense(1)), torch.zeros(1, 4)
     each = torch.cat([net(x[:, i : i + 1], level[:, :1]) for i in range(4)], 1)
     torch.testing.assert_close(net(x, level), each)

@@ -12,6 +12,7 @@ from sciffusion.domains.video import (
     Film,
     Films,
     MovingDigits,
+    VideoModel,
     VideoTask,
     digits,
     recipe,
@@ -114,6 +115,7 @@ def test_training_learns_goes_on_and_leaves_a_model(tmp_path: Path) -> None:
     model, state = train(
         replace(longer, data=replace(longer.data, valid="moving-digits:test")), tmp_path
     )
+    assert isinstance(model, VideoModel)
     after = task.validate(model.denoiser, 0)["loss"]
     assert after < 0.95 * before
     assert state.step == 40
@@ -125,6 +127,7 @@ def test_films_of_ones_own_are_learnt_with_their_rate(tmp_path: Path) -> None:
     own = Films([film.at(25) for film in films(4, frames=7)], films(4).labels)
     config = settings(attributes=())
     model, _ = train(config, tmp_path, own)
+    assert isinstance(model, VideoModel)
     assert model.rate == 25
     assert model.sample(1, steps=1)[0].rate == 25
     assert model.attributes == ()
