@@ -21,10 +21,9 @@ from typing import Any
 
 import torch
 from measure import show, write
-from networks_against_peers import Contender, measure, noisy, page, rows_of
+from networks_against_peers import Contender, diffusers, measure, noisy, page, rows_of
 from torch import Tensor
 
-from sciffusion.domains.audio._torchaudio import torchaudio
 from sciffusion.networks import DiT
 
 WIDTH, DEPTH, HEADS = 384, 8, 6
@@ -33,13 +32,10 @@ TEXT = 192
 
 def stable_audio(x: Tensor, text: Tensor) -> Contender:
     """Diffusers' transformer over frames."""
-    torchaudio()  # transformers, which diffusers imports where it is installed, import it
-    from diffusers import StableAudioDiTModel
-    from diffusers.models.embeddings import get_1d_rotary_pos_embed
-
+    library = diffusers()
     batch, channels, frames = x.shape
     net = noisy(
-        StableAudioDiTModel(
+        library.StableAudioDiTModel(
             sample_size=frames,
             in_channels=channels,
             out_channels=channels,
@@ -54,7 +50,7 @@ def stable_audio(x: Tensor, text: Tensor) -> Contender:
         )
     )
     t, vector = torch.rand(batch), torch.randn(batch, 1, WIDTH)
-    places = get_1d_rotary_pos_embed(
+    places = library.models.embeddings.get_1d_rotary_pos_embed(
         WIDTH // HEADS // 2, frames + 1, use_real=True, repeat_interleave_real=False
     )
 
@@ -73,10 +69,8 @@ def stable_audio(x: Tensor, text: Tensor) -> Contender:
 
 def patches(x: Tensor) -> Contender:
     """Diffusers' transformer over patches."""
-    from diffusers import DiTTransformer2DModel
-
     net = noisy(
-        DiTTransformer2DModel(
+        diffusers().DiTTransformer2DModel(
             num_attention_heads=HEADS,
             attention_head_dim=WIDTH // HEADS,
             in_channels=1,

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +31,8 @@ from measure import environment, interleave, ratio, show, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from sciffusion.domains.audio._torchaudio import torchaudio
+from sciffusion.errors import MissingExtra
 from sciffusion.networks import (
     Circular,
     DiT,
@@ -72,12 +75,19 @@ def noisy(net: Net) -> Net:
     return net
 
 
+def diffusers() -> Any:
+    """The library; transformers, which it imports where it is installed, imports torchaudio, which may be broken."""
+    with suppress(MissingExtra):
+        torchaudio()
+    import diffusers as library
+
+    return library
+
+
 def diffusers_unet(base: int, x: Tensor, layers: int) -> Contender:
     """Widths base, 2 base, 2 base; edges are zeros."""
-    from diffusers import UNet2DModel
-
     net = noisy(
-        UNet2DModel(
+        diffusers().UNet2DModel(
             sample_size=tuple(x.shape[2:]),
             in_channels=CHANNELS,
             out_channels=CHANNELS,
@@ -183,10 +193,8 @@ def transformers(
 
 def diffusers_transformer(width: int, depth: int, heads: int, x: Tensor) -> Contender:
     """With one class, and a vector of its own for time and class in every block; it takes squares only."""
-    from diffusers import DiTTransformer2DModel
-
     net = noisy(
-        DiTTransformer2DModel(
+        diffusers().DiTTransformer2DModel(
             num_attention_heads=heads,
             attention_head_dim=width // heads,
             in_channels=CHANNELS,
@@ -249,10 +257,8 @@ def diffusers_flux(
     from sciffusion.domains.audio._torchaudio import torchaudio
 
     torchaudio()  # diffusers imports it here, and would fail if its compiled part does
-    from diffusers import FluxTransformer2DModel
-
     net = noisy(
-        FluxTransformer2DModel(
+        diffusers().FluxTransformer2DModel(
             patch_size=1,
             in_channels=4 * CHANNELS,
             num_layers=double,

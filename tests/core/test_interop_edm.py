@@ -126,8 +126,8 @@ def test_cosmos_2_is_a_flow_in_units_in_which_noise_is_piled_on_the_data() -> No
     first, last = most / (1 + most), least / (1 + least)
     snr = [-2 * float(torch.tensor(s).double().log()) for s in (most, least)]
     sampler = Sampler(DDIM(), STEPS - 1, Karras(7.0, *snr), first, last)
-    got = sampler(denoiser, start / (1 + most)).x * (1 + least)
-    torch.testing.assert_close(got, x, atol=1e-5, rtol=1e-5)
+    got = sampler(denoiser, start / (1 + most)).x
+    torch.testing.assert_close(got, x / (1 + least), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -164,6 +164,8 @@ def test_two_experts_each_with_its_scale_are_the_loop_of_wan() -> None:
     got = from_scheduler(theirs, 6)(both, x).x
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     one = from_scheduler(theirs, 6)(guided(4.0)(from_model(high, theirs)), x).x
-    assert float((one - expected).abs().max()) > 1e-3  # the second says something of its own
+    assert (
+        isinstance(one, Tensor) and float((one - expected).abs().max()) > 1e-3
+    )  # the second says something of its own
     with pytest.raises(ValueError, match="boundary must lie between 0 and 1, got 875"):
         from_experts(high, low, theirs, 875)
