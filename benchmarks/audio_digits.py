@@ -2,6 +2,7 @@
 
     python benchmarks/audio_digits.py fsdd.npz
     PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices 300    # with Resemblyzer
+    python benchmarks/audio_digits.py ... --model runs/fsdd-latent/model.safetensors --out FILE    # another model
     python benchmarks/audio_digits.py ... --choose                           # which sampling settings are best
 
 1,000 clips, all digits of all speakers in turn, sampled as the model is by itself and made waveforms by Griffin-Lim.
@@ -117,7 +118,7 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
     made, test, again = (results[k] for k in ("made", "recordings", "recordings_by_griffin_lim"))
     near, floor = made["frechet"], results["floor"]["frechet"]
     lines = [
-        "# The shipped model of spoken digits",
+        f"# Spoken digits by the model {settings['model']}",
         "",
         f"{settings['n']} clips, seed {settings['seed']}, {results['calls']} calls of the network each; 95 % "
         "intervals. "
@@ -165,7 +166,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model = audio.load(args.model)
     train, test = split("fsdd:train", args.data), split("fsdd:test", args.data)
-    settings = {"n": args.n, "seed": args.seed, "sampling": asdict(model.sampling)}
+    name = Path(args.model).stem
+    settings = {"model": name, "n": args.n, "seed": args.seed, "sampling": asdict(model.sampling)}
     if args.choose:
         rows = choose(model, train, args.n, args.seed)
         write(args.out, settings, {"tried": rows})
