@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a local copy of the data")
     parser.add_argument("--model", default="fashion")
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.75])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="images_fashion", help="name of the files of results")
     args = parser.parse_args()
@@ -127,8 +127,9 @@ def main() -> None:
         "",
         f"{args.n:,} samples of the model `{args.model}` ({sum(p.numel() for p in model.denoiser.parameters()):,} "
         f"parameters), seed {args.seed}; judge: {first.about['judge']};",
-        f"compared with {first.about['with']}. Written by `python benchmarks/{Path(__file__).name}`, one thread of",
-        "a CPU.",
+        f"compared with {first.about['with']}. Written by `python benchmarks/{Path(__file__).name} --scales "
+        f"{' '.join(f'{scale:g}' for scale in args.scales)}`,",
+        f"one thread of a CPU; guidance acts from a log-SNR of {model.sampling.low} on.",
         "Intervals: 95 %, bootstrap over images; half their width is shown.",
         "",
         *table(reports, others),
