@@ -29,6 +29,7 @@ class Pairs(Denoiser):
         super().__init__()
         self.process = Joint({"a": Gaussian(RectifiedFlow()), "b": Gaussian(RectifiedFlow())})
         self.seen: list[dict[str, Tensor]] = []
+        self.inputs: list[State] = []
 
     def forward(
         self,
@@ -40,6 +41,7 @@ class Pairs(Denoiser):
         assert isinstance(x_t, State)
         times = {k: t[k] if isinstance(t, Mapping) else torch.as_tensor(t) for k in x_t}
         self.seen.append(times)
+        self.inputs.append(x_t)
         each = torch.stack([v.double().expand(batch_of(x_t)) for v in times.values()], -1)
         x = torch.cat([x_t[k].double() for k in x_t], 1)
         alpha, sigma = RectifiedFlow()(each)

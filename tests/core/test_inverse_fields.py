@@ -72,6 +72,8 @@ def test_each_sample_has_times_of_its_own_and_neither_known_nor_hidden_cost_a_lo
     assert a[:2] == [0.0, 1.0]
     assert 0 < a[2] < 1
     assert b[2] == 1.0
+    assert inner.inputs[0]["a"][0] == x["a"][0]
+    assert [float(inner.inputs[0][k][i]) for k, i in (("a", 1), ("b", 2))] == [0, 0]
     assert all(0 < t < 1 for t in b[:2])
     assert loss.per_field["a"].tolist()[:2] == [0, 0]
     assert loss.per_field["b"].tolist()[2] == 0
