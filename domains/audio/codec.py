@@ -100,16 +100,16 @@ class AudioCodec(Codec):
         self.config = config
         c = config
         self.narrow = nn.Conv1d(c.bins, c.channels, 1)
+        change = nn.Conv1d(c.width, 2 * c.channels, 1)
         self.encoder = nn.Sequential(
-            nn.Conv1d(c.bins, c.width, 2 * c.context + 1),
-            nn.GELU(),
-            nn.Conv1d(c.width, 2 * c.channels, 1),
+            nn.Conv1d(c.bins, c.width, 2 * c.context + 1), nn.GELU(), change
         )
         self.widen = nn.Conv1d(c.channels, c.bins, 1)
         self.first = nn.Conv1d(c.channels, c.width, 1)
         self.blocks = nn.ModuleList(_Block(c.width, c.kernel) for _ in range(c.depth))
         self.last = nn.Conv1d(c.width, c.bins, 1)
-        for end in (self.encoder[2], self.last):
+        for end in (change, self.last):
+            assert end.bias is not None
             nn.init.zeros_(end.weight)
             nn.init.zeros_(end.bias)
 
