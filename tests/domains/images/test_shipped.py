@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
-from sciffusion.domains.images import Images, evaluate, judges, load, load_judge, models
+from sciffusion.domains.images import (
+    ImageModel,
+    Images,
+    evaluate,
+    judges,
+    load,
+    load_judge,
+    models,
+)
+from sciffusion.domains.images.control import edges
 
 
 def test_weights_are_small_and_say_what_they_are_of() -> None:
@@ -25,6 +35,23 @@ def test_samples_are_of_the_class_that_was_asked_for(name: str) -> None:
     # and of another, if the labels are turned
     turned = Images(made.pixels, {"label": np.roll(made.labels["label"], 1)})
     assert evaluate(turned)["accuracy"].value <= 0.15
+
+
+def test_the_control_that_ships_follows_edges_over_the_model_that_ships() -> None:
+    base, model = load("fashion"), load("fashion-edges")
+    inside = model.denoiser.state_dict()
+    for name, weight in base.denoiser.state_dict().items():
+        assert torch.equal(inside[name.replace("net.", "net.base.", 1)], weight)
+    wanted = base.sample(10, seed=3)
+    given = {"label": wanted.labels["label"].tolist()}
+    hint = edges(wanted.pixels)
+
+    def agreement(one: ImageModel, more: dict[str, object]) -> float:
+        found = edges(one.sample(10, given=given | more, seed=4).pixels)
+        return float(torch.corrcoef(torch.stack([found.flatten(), hint.flatten()]))[0, 1])
+
+    followed = agreement(model, {"edges": wanted})
+    assert followed > 0.8 and followed > agreement(base, {}) + 0.2
 
 
 def test_an_edit_brings_an_image_into_another_class() -> None:
