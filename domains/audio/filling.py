@@ -2,8 +2,9 @@ r"""Frames that complete given ones: posterior samples of a model, in windows as
 
 A frame of a window is observed with a small error (a twentieth of the standard deviation of the training data), or not
 at all; the core's posterior methods sample what is missing, and what was given is put back exactly. More frames than a
-model knows are completed from window to window, each of which sees half a window of what is there already. Every window
-is drawn from the model itself, at the level that its own frames have, so errors do not add up.
+model knows are completed from window to window, each of which sees half a window of what is there already; of windows
+that more shall follow, half of what is new is kept, for a model ends every window as clips end. Every window is drawn
+from the model itself, at the level that its own frames have.
 """
 
 from __future__ import annotations
@@ -154,8 +155,9 @@ def complete(
         if draws > 1:
             mean = made.unflatten(0, (-1, draws)).mean(1).repeat_interleave(draws, 0)
             made = torch.where(here, made, mean)
-        x[:, start:end] = made
-        known[start:end] = True
+        kept = _kept(known.all(1), start, end)
+        x[:, start:kept] = made[:, : kept - start]
+        known[start:kept] = True
         part += 1
     return x[::draws]
 
@@ -169,6 +171,14 @@ def _window(done: Tensor, size: int) -> tuple[int, int]:
     before = max(size - count, size // 2) // 2 if count < size // 2 else size // 2
     start = max(0, min(first - before, total - size))
     return start, min(start + size, total)
+
+
+def _kept(done: Tensor, start: int, end: int) -> int:
+    """Up to where a window is kept: all of it, or, if more shall follow, half of what is new."""
+    if end == len(done) or bool(done[end]):
+        return end
+    first = start + int((~done[start:end]).int().argmax())
+    return first + (end - first + 1) // 2
 
 
 def _filled(

@@ -1,12 +1,17 @@
 """Laws of repaired clips: what is given stays as it is, what is made follows the model's law given the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import AudioModel, Clip
 from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, complete
 from sciffusion.inverse import MMPS, Method
+from sciffusion.state import State, Value
 
 from .chain import RHO, chain, covariance
 from .small import tones
@@ -141,17 +146,43 @@ def test_labels_are_what_was_given(model: AudioModel) -> None:
 
 def test_long_extensions_do_not_drift() -> None:
     torch.manual_seed(0)
-    frames = torch.cat([torch.randn(6, 8), torch.zeros(194, 8)])
-    known = (torch.arange(200) < 6)[:, None].expand(-1, 8)
+    frames = torch.cat([torch.randn(6, 8), torch.zeros(114, 8)])
+    known = (torch.arange(120) < 6)[:, None].expand(-1, 8)
     made = complete(drawing(chain(), 16, 10), frames, known)
     assert torch.equal(made[:, :6], frames[:6].expand(16, -1, -1))
-    early, late = made[:, 20:80], made[:, 140:]
-    for part in (early, late):
+    # after two windows, and after twenty
+    for part in (made[:, 15:65], made[:, 70:]):
         assert abs(float(part.mean())) < 0.1
-        assert abs(float(part.square().mean()) - 1) < 0.1
+        # 6,000 numbers that hang together tell it to 4 %, and the method itself to 10 %
+        assert abs(float(part.square().mean()) - 1) < 0.2
         after = float((part[:, 1:] * part[:, :-1]).mean())
         # the seams between windows too
-        assert abs(after - RHO) < 0.1
+        assert abs(after - RHO) < 0.15
+
+
+class Fading(Denoiser):
+    """It knows one clip: silence, but for the last three frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = chain().denoiser.process
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        assert isinstance(x_t, State)
+        x = x_t["mel"]
+        end = (torch.arange(x.shape[1]) >= x.shape[1] - 3).float()[:, None] + 0 * x
+        return Prediction(x_t.replace({"mel": end}), x_t, torch.as_tensor(t), self.process)
+
+
+def test_a_long_extension_ends_once() -> None:
+    fading = replace(chain(), denoiser=Fading())  # type: ignore[arg-type]
+    known = (torch.arange(60) < 6)[:, None].expand(-1, 8)
+    made = complete(drawing(fading, 2, 3), torch.zeros(60, 8), known)
+    torch.testing.assert_close(made[:, -3:], torch.ones(2, 3, 8))
+    torch.testing.assert_close(made[:, :-3], torch.zeros(2, 57, 8))
 
 
 def test_an_extension_begins_with_the_clip_and_has_the_length_asked_for(model: AudioModel) -> None:
