@@ -2,7 +2,7 @@
 
     python benchmarks/images_text.py --model runs/glyphs/model.safetensors
 
-A reader of our own, trained on rendered words alone (``--reader-steps``; the seed is that of the run), reads pictures
+A reader of our own, trained on rendered words alone (and kept, if ``--reader`` names a file), reads pictures
 that the model makes of detailed texts: of words that occur in training, each in colours and places drawn anew, and of
 words that do not. Beside them stands what the reader gets right of real renderings of the same labels, which bounds
 everything. ``letters`` counts places of two to four letters, ``words`` pictures without a mistake. Colour, weight, size
@@ -24,8 +24,10 @@ import torch.nn.functional as F
 from images_text_detail import draw
 from measure import environment, write
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sciffusion.domains import images as domain
 from sciffusion.domains.images import ImageModel, Images
 from sciffusion.domains.images.captions import GlyphCaptions
 from sciffusion.domains.images.datasets import glyphs, split
@@ -81,8 +83,13 @@ def letters(words: Sequence[str]) -> Tensor:
     return torch.tensor([row + [26] * (glyphs.LONGEST - len(row)) for row in rows])
 
 
-def trained(train: Images, steps: int, seed: int) -> tuple[Reader, float]:
+def trained(train: Images, steps: int, seed: int, path: Path | None) -> tuple[Reader, float]:
     """A reader after so many steps of 64 renderings with a little noise, and the CPU seconds that it took."""
+    if path is not None and path.exists():
+        kept = load_file(path)
+        reader, seconds = Reader(), float(kept.pop("seconds"))
+        reader.load_state_dict(kept)
+        return reader.eval(), seconds
     start = time.process_time()
     torch.manual_seed(seed)
     reader, rng = Reader(), np.random.default_rng(seed)
@@ -97,7 +104,10 @@ def trained(train: Images, steps: int, seed: int) -> tuple[Reader, float]:
         loss.backward()
         optimizer.step()
         slower.step()
-    return reader.eval(), time.process_time() - start
+    seconds = time.process_time() - start
+    if path is not None:
+        save_file({**reader.state_dict(), "seconds": torch.tensor(seconds)}, path)
+    return reader.eval(), seconds
 
 
 def legible(reader: Reader, images: Images, words: Sequence[str]) -> dict[str, float]:
@@ -137,19 +147,18 @@ def main() -> None:
     """Train the reader, ask, read, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="glyphs", help="one that ships, or a file")
-    parser.add_argument("--reader-steps", type=int, default=2000)
+    parser.add_argument("--reader", type=Path, help="its file; trained and written if absent")
+    parser.add_argument("--reader-steps", type=int, default=1200)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from sciffusion.domains import images as domain
-
-    model: ImageModel = domain.load(args.model)
     train, test = split("glyphs:train"), split("glyphs:test")
-    reader, seconds = trained(train, args.reader_steps, args.seed)
+    reader, seconds = trained(train, args.reader_steps, args.seed, args.reader)
     held = legible(reader, test, test.labels["word"].tolist())
     print(f"reader, {seconds:.0f} CPU s: {held}", flush=True)
+    model: ImageModel = domain.load(args.model)
     rng = np.random.default_rng(args.seed)
     known, unknown = train.labels["word"].tolist(), test.labels["word"].tolist()
     rows, shown = {"held-out renderings": held}, []

@@ -216,3 +216,21 @@ def test_what_cannot_be_spelled_is_refused() -> None:
         encoder.encode(['"café"'])
     with pytest.raises(ValueError, match="places must be at least 1"):
         SpellingEncoder(words(), 0)
+
+
+@pytest.mark.parametrize("network", ["unet", "patches"])
+def test_an_untrained_control_leaves_a_model_of_texts_as_it_is(
+    models: dict[str, ImageModel], network: str
+) -> None:
+    base = models[network]
+    given = {"text": TEXTS[0]}
+    plain = base.sample(2, given=given, steps=2, progress=False)
+    steered = base.controlled().sample(
+        2, given={**given, "edges": bars(2)}, steps=2, progress=False
+    )
+    assert torch.equal(plain.pixels, steered.pixels)
+
+
+def test_only_networks_of_one_stream_are_controlled(models: dict[str, ImageModel]) -> None:
+    with pytest.raises(ValueError, match="can be controlled"):
+        models["mmdit"].controlled()
