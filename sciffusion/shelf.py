@@ -1,4 +1,4 @@
-"""What ships with a domain, by name: trained models, judges, and recipes."""
+"""What ships with a domain, by name: trained models, judges, decoders, and recipes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from sciffusion.errors import did_you_mean
 
 __all__ = ["Shelf"]
 
+Kind = Literal["model", "judge", "decoder", "recipe"]
+
 _PLACES = {
     "model": "weights/*.safetensors",
     "judge": "weights/judges/*.safetensors",
+    "decoder": "weights/decoders/*.safetensors",
     "recipe": "recipes/*.yaml",
 }
 
@@ -20,15 +23,19 @@ _PLACES = {
 @final
 @dataclass(frozen=True)
 class Shelf:
-    """The files beside a domain's code: in ``weights``, ``weights/judges`` and ``recipes`` of the folder ``here``."""
+    """The files beside a domain's code, in the folder ``here``.
+
+    They lie in ``weights``, ``weights/judges``, ``weights/decoders`` (what makes data of a model's samples) and
+    ``recipes``.
+    """
 
     here: Path
 
-    def all(self, kind: Literal["model", "judge", "recipe"]) -> dict[str, Path]:
+    def all(self, kind: Kind) -> dict[str, Path]:
         """All of a kind, by name, and their files."""
         return {path.stem: path for path in sorted(self.here.glob(_PLACES[kind]))}
 
-    def find(self, kind: Literal["model", "judge", "recipe"], name: str | Path) -> Path:
+    def find(self, kind: Kind, name: str | Path) -> Path:
         """The file that a name stands for, or that it is.
 
         Raises ``FileNotFoundError`` if it is neither; the message lists the names.

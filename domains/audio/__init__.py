@@ -22,6 +22,7 @@ from .reference import ReferenceConfig
 from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
+from .vocoder import Vocoder
 
 COMMANDS = ("data", "demo", "evaluate", "sample", "train")
 """The commands of ``sciffusion`` that serve sound."""
@@ -52,6 +53,7 @@ __all__ = [
     "Sound",
     "Towards",
     "UNetConfig",
+    "Vocoder",
     "brightness",
     "check_output",
     "demo",

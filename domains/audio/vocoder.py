@@ -20,6 +20,7 @@ from sciffusion.training import ModelFile, write_model
 
 from .mel import MelConfig
 from .recovery import GriffinLim, Recovery, magnitudes
+from .shelf import SHELF
 
 __all__ = ["Vocoder", "VocoderConfig", "VocoderNet"]
 
@@ -131,6 +132,16 @@ class Vocoder(Recovery):
         return write_model(
             path, _KIND, {"vocoder": self.net.config}, {"net": self.net.state_dict()}
         )
+
+    @classmethod
+    def load(cls, name: str | Path) -> Vocoder:
+        """A vocoder that ships, by its name, or a file that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: neither; the message lists the names.
+            ValueError: a file of another kind.
+        """
+        return cls.from_file(SHELF.find("decoder", name))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocoder:

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from sciffusion.domains.audio import DataConfig, GriffinLim, LogMel
+from sciffusion.domains.audio.datasets import split
 from sciffusion.domains.audio.pieces import magnitude_error
+from sciffusion.domains.audio.recovery import magnitudes
 from sciffusion.domains.audio.vocoder import Vocoder, VocoderConfig, VocoderNet
 from sciffusion.domains.audio.vocoder_task import VocoderTask, VocoderTraining, train_vocoder
 from sciffusion.training import TrainConfig, export
 
 from .small import MEL, tones
 
+FSDD = Path(__file__).parents[4] / "shared/data/audio/fsdd/fsdd.npz"
 CONFIG = VocoderConfig(MEL, width=24, depth=2)
 SETTINGS = VocoderTraining(
     CONFIG,
@@ -66,6 +69,21 @@ def test_what_lies_beyond_the_end_of_a_clip_acts_on_nothing_and_is_silent() -> N
         alone = vocoder(m[None, :, :n])[0]
         torch.testing.assert_close(row[: n * MEL.hop], alone, rtol=1e-4, atol=1e-5)
         assert not bool(row[n * MEL.hop :].any())
+
+
+@pytest.mark.skipif(not FSDD.is_file(), reason="needs the spoken digits")
+def test_the_one_that_ships_knows_magnitudes_of_held_out_digits_better_than_least_squares() -> None:
+    vocoder = Vocoder.load("fsdd")
+    for clip in split("fsdd:test", FSDD)[::100]:
+        wave = clip.normalised().samples
+        mel, truth = LogMel(vocoder.config).encode(wave), vocoder.config.framing.analyse(wave).abs()
+        mine, plain = (
+            float(magnitude_error(m, truth, 1e-2))
+            for m in (vocoder.magnitude(mel), magnitudes(vocoder.config, mel))
+        )
+        assert mine < 0.95 * plain
+    with pytest.raises(FileNotFoundError, match="no decoder 'fsd'"):
+        Vocoder.load("fsd")
 
 
 def test_the_same_spectrogram_makes_the_same_waveform() -> None:
