@@ -106,8 +106,9 @@ def main() -> None:
         picked = chosen(test, args.n, 0.3, args.seed)
         asked = [{k: test.labels[k][i] for k in ("digit", "speaker")} for i in picked]
         rows += drift("digits", audio.load("fsdd"), test[np.array(picked)], asked, args.seed)
+    kinds = [k for k in ("notes", "digits") if getattr(args, k) is not None]
     write(
-        "audio_extend",
+        "_".join(["audio_extend", *kinds]),
         {"clips": args.n, "seed": args.seed, "seconds": SECONDS},
         rows,
         f"{args.n} clips of each kind, seed {args.seed}; the first second is what follows the given part within it.",
