@@ -1,8 +1,8 @@
 """Does a model of references speak in the voice of the clip it is given, also in one that it has never heard?
 
+    sciffusion train audio --config fsdd-reference data.path=fsdd.npz --out runs/fsdd-reference
     PYTHONPATH=/tmp/peers-judges python benchmarks/audio_reference.py fsdd.npz    # with Resemblyzer
-    python benchmarks/audio_reference.py fsdd.npz --model runs/fsdd-reference/model.safetensors
-    python benchmarks/audio_reference.py fsdd.npz --choose                        # which guidance is best
+    python benchmarks/audio_reference.py fsdd.npz --choose --n 40                 # which guidance is best
 
 Neither the model nor what hears its references was trained on any clip of theo. For each of the six speakers in turn
 ``n`` clips are made, of all digits, each after one of the 50 test recordings of that speaker, of another digit; and as
@@ -42,6 +42,8 @@ from sciffusion.domains.audio.oracles import Voices
 
 RESULTS = Path(__file__).parent / "results"
 LEFT_OUT = "theo"
+MODEL = "runs/fsdd-reference/model.safetensors"
+GUIDANCE = 3.0
 TRIED = [(1.0, 24), (1.5, 14), (2.0, 14), (3.0, 14)]
 """Guidance and steps: at most 25 calls of the network."""
 
@@ -184,7 +186,8 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="fsdd-reference")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--n", type=int, default=100, help="clips for each speaker and kind")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--choose", action="store_true")
@@ -192,6 +195,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = audio.load(args.model)
+    model = replace(model, sampling=replace(model.sampling, scale=args.guidance))
     test, ears = split("fsdd:test", args.data), Ears(split("fsdd:train", args.data))
     if args.choose:
         digits = np.arange(args.n) % 10
