@@ -68,8 +68,7 @@ class UNetConfig:
 class Reader(nn.Module):
     """What a text says as a whole: ``queries`` learned ones attend to its tokens; nothing where there are none.
 
-    So a text acts as attributes do. Layers that attend to tokens see in each of them what else is said, also the words
-    that nobody has taught them to pass over.
+    So a text acts as attributes do, on all layers alike.
     """
 
     def __init__(self, text: int, embedding: int, queries: int = 8) -> None:
