@@ -1,6 +1,6 @@
 """Do film and sound of a joint model belong together? Digits that say their name, against two independent models.
 
-    python benchmarks/video_sound.py --data fsdd.npz
+    python benchmarks/video_sound.py --model runs/talking/model.safetensors --data fsdd.npz
 
 Held-out digits and held-out recordings of the Free Spoken Digit Dataset (``--data``; None: the cache) make the real
 scenes. Two judges that know nothing of each other look and listen: a reader of digits, and a judge of spoken digits.

@@ -32,14 +32,14 @@ import helper
 import numpy as np
 import torch
 
-from sciffusion.domains import audiovisual, video
+from sciffusion.domains import video
 from sciffusion.domains.video.motion import centres
 
 SEED = 0
-N = 16 if helper.QUICK else 100  # films for each judgement
-FEW = 2 if helper.QUICK else 20  # films that are continued, slowed down, or heard
+N = 16 if helper.QUICK else 64  # films for each judgement
+FEW = 2 if helper.QUICK else 12  # films that are continued and slowed down
 WINDOWS = 2 if helper.QUICK else 8  # half films by which a film is continued
-TRAINING_STEPS = 2 if helper.QUICK else 300  # of a model of our own
+TRAINING_STEPS = 2 if helper.QUICK else 250  # of a model of our own
 
 figures: dict[str, float] = {}
 folder = Path(tempfile.mkdtemp())
@@ -231,50 +231,6 @@ assert torch.equal(mended.frames[~mask[:, None]], real[1].frames[~mask[:, None]]
 video.Films([real[1], hole, mended], {"film": ["truth", "hole", "mended"]}).plot()
 
 # %% [markdown]
-# ## Film and sound
-#
-# Another model that ships draws films with their sound. A digit appears at some moment, flies, and a
-# voice says which digit it is. Film and sound are two fields of one state, noised and denoised
-# together by one network in which the patches of the one attend to the spectra of the other. This
-# part needs `pip install "sciffusion[audiovisual]"`.
-
-# %%
-talking = audiovisual.load("talking-digits")
-scenes = talking.sample(FEW, seed=SEED)
-scenes[:3].plot()
-
-# %%
-scenes[:3]  # play them
-
-# %% [markdown]
-# A reader looks, a judge listens, and neither knows of the other. Is it the same digit? And does the
-# voice begin when the digit appears? The same network can draw each half by itself, with the other
-# hidden from it: that is what two independent models would make, and they agree by chance only.
-
-# %%
-alone = talking.sample(FEW, apart=True, seed=SEED)
-for name, those in (("together", scenes), ("alone", alone)):
-    judged = those.report(seed=SEED)
-    figures[f"scenes_{name}_agree"] = round(judged["agreement"].value, 3)
-    figures[f"scenes_{name}_in_time"] = round(judged["together"].value, 3)
-    print(
-        f"{name:<9} same digit in {judged['agreement'].value:6.1%}, in time in "
-        f"{judged['together'].value:6.1%} of the scenes"
-    )
-
-# %% [markdown]
-# If one half is there already, the model makes the other: the sound that belongs to a film, or the
-# film that belongs to a sound. What was given comes back as it was.
-
-# %%
-heard = talking.sound_of(scenes.films[:2], seed=SEED + 1)
-assert heard.films[0] is scenes.films[0]
-shown = talking.film_of(scenes.sounds[:2], seed=SEED + 1)
-assert shown.sounds[0] is scenes.sounds[0]
-heard.save(folder / "heard.mp4")  # pictures and sound in one file
-shown.plot()
-
-# %% [markdown]
 # ## Train on films of your own
 #
 # Discs that fall and bounce: a ball is dropped from some height and loses a part of its speed
@@ -382,7 +338,8 @@ for wrong in (
 
 # %% [markdown]
 # Where next: `sciffusion --help` for all of this on the command line; `domains/video/README.md` for
-# how the model works, what it can and cannot do, and for real films.
+# how the model works, what it can and cannot do, and for real films; `domains/audiovisual/README.md`
+# for films with their sound.
 
 # %%
 for name, value in figures.items():

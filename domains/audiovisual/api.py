@@ -1,7 +1,7 @@
 """The verbs that notebooks and scripts begin with: load, recipe, train.
 
 >>> from sciffusion.domains import audiovisual                           # doctest: +SKIP
->>> model = audiovisual.load("talking-digits")                           # doctest: +SKIP
+>>> model = audiovisual.load("runs/talking/model.safetensors")           # doctest: +SKIP
 >>> model.sample(4, seed=0).save("digits.mp4")                           # doctest: +SKIP
 """
 
