@@ -87,7 +87,7 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="talking-digits")
+    parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
