@@ -64,25 +64,63 @@ def test_what_a_layer_keeps_of_its_input_is_made_anew_with_all_derivatives() -> 
     assert again[0] > 1
 
 
-def test_two_layers_hold_one_wide_tensor_without_a_gradient_and_leave_it_alone_with_one() -> None:
-    first, last, x = torch.nn.Linear(5, 9).double(), torch.nn.Linear(9, 3).double(), draw(2, 4, 5)
-    made: list[Tensor] = []
+class TwoLayers(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = torch.nn.Linear(5, 9), torch.nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return two_layers(self.wide, self.narrow, x)
+
+
+def test_two_layers_have_all_derivatives_of_their_formula() -> None:
+    net, x = shaken(TwoLayers()), draw(2, 4, 5).requires_grad_()
+    names, weights = zip(*net.named_parameters(), strict=True)
+    close(net(x), net.narrow(F.gelu(net.wide(x))))
+
+    def call(x: Tensor, *weights: Tensor) -> Tensor:
+        return torch.func.functional_call(net, dict(zip(names, weights, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *weights), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, (x, *weights))
+
+
+def test_two_layers_give_gradients_of_what_is_wanted_only() -> None:
+    net, x = shaken(TwoLayers()).requires_grad_(False), draw(2, 4, 5)
+    wanted = torch.autograd.functional.jacobian(lambda x: net.narrow(F.gelu(net.wide(x))), x)
+    close(torch.autograd.functional.jacobian(net, x), wanted)
+    net.wide.bias.requires_grad_()
+    net(x).sum().backward()
+    assert [p.grad is not None for p in net.parameters()] == [False, True, False, False]
+
+
+def test_two_layers_keep_one_wide_tensor_and_hold_one_without_a_gradient() -> None:
+    net, x, kept = shaken(TwoLayers()), draw(2, 4, 5), []
+
+    def note(x: Tensor) -> Tensor:
+        kept.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        y = net(x)
+    assert kept.count(2 * 4 * 9) == 1
     seen: list[Tensor] = []
-
-    def wide(x: Tensor) -> Tensor:
-        made.append(first(x))
-        return made[-1]
-
-    def narrow(h: Tensor) -> Tensor:
-        seen.append(h)
-        return last(h)
-
-    wanted = last(F.gelu(first(x)))
-    close(two_layers(wide, narrow, x), wanted)
-    close(made[0], first(x))
+    net.wide.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    net.narrow.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        close(two_layers(wide, narrow, x), wanted)
-    assert made[1].data_ptr() == seen[1].data_ptr()
+        close(net(x), y)
+    assert seen[0].data_ptr() == seen[1].data_ptr()
+    close(net(x), y)  # layers that somebody watches are called
+    assert len(seen) == 4
+
+
+def test_two_layers_run_in_low_precision() -> None:
+    net, x = shaken(TwoLayers()).float(), draw(2, 4, 5).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(x)
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), net(x), atol=0.05, rtol=0.05)
 
 
 def test_gradients_of_single_samples_are_mapped() -> None:
