@@ -45,9 +45,9 @@ def main() -> None:
     model = domain.load("fashion")
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        adapter, _ = domain.train(recipe, Path(folder) / "run", turned(train, 1))
+        adapter, state = domain.train(recipe, Path(folder) / "run", turned(train, 1))
         spent = time.process_time() - start
-        assert isinstance(adapter, Adapter)
+        assert isinstance(adapter, Adapter) and not state.stopped
         size = (Path(folder) / "run" / "model.safetensors").stat().st_size
         merged = domain.load(model.adapted(adapter).save(Path(folder) / "merged.safetensors"))
     some = {"n": 16, "seed": 1}
