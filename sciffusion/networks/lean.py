@@ -112,8 +112,8 @@ def _pushed(fn: Callable[..., Tensor], inputs: Sequence[Tensor], tangents: Seque
     """The derivative of ``fn`` along tangents, of which None stands for zeros."""
     moves = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
     # PyTorch cannot nest forward mode; what is linear in the gradient is pulled back a second time instead.
-    made, pull = torch.func.vjp(fn, *inputs)
-    found: Tensor = torch.func.vjp(pull, torch.zeros_like(made))[1](tuple(moves))[0]
+    pulled = torch.func.vjp(fn, *inputs)
+    found: Tensor = torch.func.vjp(pulled[1], torch.zeros_like(pulled[0]))[1](tuple(moves))[0]
     return found
 
 
