@@ -157,6 +157,7 @@ for count, name in ((1, "a_picture"), (2, "two_frames"), (4, "four_frames")):
 #
 # A film goes on window by window, far beyond the length that the model was trained on: each window
 # sees half a window of what came before. Errors may add up, so look at the end before you trust it.
+# Here nobody tells which digit it is, and it is forgotten; `given={"digit": 7}` would hold it.
 
 # %%
 half = len(real[0]) // 2
@@ -188,6 +189,7 @@ for name, frames in (("given", slice(0, size)), ("last", slice(-size, None))):
 # Two questions, two answers. How far is a pixel from the truth? There, mixing is hard to beat: it
 # hedges, and a sharp digit that is off by a pixel is wrong twice, where it is and where it should be.
 # The mean of several draws hedges too. And in how many frames is there a digit that can be read?
+# Do not expect much: a model this small blurs what flies, and only its mean can win, by error.
 
 # %%
 fast = video.MovingDigits(video.digits("test")).films(FEW, frames=17, seed=3)

@@ -8,6 +8,7 @@ all cases; their figures are the ceiling.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,9 +114,9 @@ def _summarised(
     return out
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(values.mean(1))
 
 
-def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _median(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(np.median(values, axis=1))
