@@ -11,11 +11,11 @@ from sciffusion.domains.images.captions import GlyphCaptions, SceneCaptions
 from sciffusion.domains.images.datasets import get_glyphs, get_scenes, glyphs, scenes
 
 
-def labels(n: int = 1, **fixed: str) -> dict[str, np.ndarray]:
-    """Labels of n words, all alike but for what is drawn."""
+def labels(**fixed: str) -> dict[str, np.ndarray]:
+    """The labels of one word."""
     found = {"word": "cat", "colour": "red", "weight": "bold", "size": "large"}
     found |= {"row": "top", "column": "left"} | fixed
-    return {k: np.repeat([v], n) for k, v in found.items()}
+    return {k: np.array([v]) for k, v in found.items()}
 
 
 def ink(**fixed: str) -> np.ndarray:
@@ -74,7 +74,8 @@ def test_weight_size_colour_and_letters_show() -> None:
 
 
 def test_grounds_and_shades_vary() -> None:
-    made = glyphs.render(labels(6), np.random.default_rng(0))
+    six = {k: np.repeat(v, 6) for k, v in labels().items()}
+    made = glyphs.render(six, np.random.default_rng(0))
     assert len({int(x[-1, -1, 0]) for x in made}) > 3
 
 

@@ -104,7 +104,7 @@ def test_tokens_that_do_not_count_change_nothing(model: ImageModel) -> None:
     cond = model.condition({"text": TEXTS[0]}, 1)
     x = torch.randn(1, *model.config.shape(model.config.size))
     more = {
-        "text": torch.cat((cond["text"], torch.full((1, 3, model.config.text.width), 1e3)), 1),
+        "text": torch.cat((cond["text"], torch.full((1, 3, cond["text"].shape[2]), 1e3)), 1),
         "text_mask": torch.cat((cond["text_mask"], torch.zeros(1, 3).bool()), 1),
     }
     t = torch.tensor([0.5])
