@@ -1,6 +1,7 @@
 """Does a model of spoken digits say what it is asked in words, also in words that it has not seen?
 
-    python benchmarks/audio_text.py fsdd.npz runs/fsdd-text/model.safetensors
+    python benchmarks/audio_text.py fsdd.npz
+    python benchmarks/audio_text.py fsdd.npz --model runs/fsdd-text/model.safetensors
 
 Texts are drawn for digits and speakers in turn, once in phrasings to learn from and once in phrasings and words that
 are held out. A clip is made of each; a classifier hears which digit and which speaker it is. A speaker is right if the
@@ -13,13 +14,13 @@ drawn from all training clips, for texts do not tell them.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import write
 
-from sciffusion.domains.audio import AudioModel
+from sciffusion.domains.audio import AudioModel, load
 from sciffusion.domains.audio.captions import PACE, PITCH, SPEAKERS, TONE, DigitCaptions, qualities
 from sciffusion.domains.audio.datasets import split
 from sciffusion.domains.audio.judges import Judge
@@ -72,13 +73,13 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--n", type=int, default=120)
+    parser.add_argument("--model", default="fsdd-text")
+    parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = AudioModel.from_file(args.model)
+    model = load(args.model)
     judge, test = Judge.load("fsdd"), split("fsdd:test", args.data)
     verdict = judge(test)
     right = {k: float(verdict.right(k, test.labels[k]).mean()) for k in ("digit", "speaker")}
@@ -90,8 +91,8 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:24s}", {k: round(v, 3) for k, v in row.items()}, flush=True)
     info = dict(model.info or {})
-    made = {"seed": args.seed, "steps": info.get("steps"), "recipe": info.get("recipe")} | rows
-    (RESULTS / "audio_text.json").write_text(json.dumps(made, indent=1) + "\n")
+    settings = {"seed": args.seed, "n": args.n, "steps": info.get("steps")}
+    write(RESULTS / "audio_text.json", settings, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+"""The models that ship do what they are asked, heard by the judges that ship."""
+
+from __future__ import annotations
+
+import pytest
+
+from sciffusion.domains import audio
+from sciffusion.domains.audio import Clips
+from sciffusion.domains.audio.judges import Judge
+
+
+def heard(clips: Clips, name: str, judge: str, wanted: list[str]) -> float:
+    """The share of clips in which a judge hears what was wanted."""
+    return float(Judge.load(judge)(clips).right(name, wanted).mean())
+
+
+def test_every_model_that_ships_is_named() -> None:
+    assert set(audio.models()) == {"fsdd", "fsdd-text", "notes"}
+
+
+def test_digits_are_said() -> None:
+    wanted = [str(i) for i in range(10)]
+    clips = audio.load("fsdd").sample(10, {"digit": wanted}, seed=0)
+    assert heard(clips, "digit", "fsdd", wanted) >= 0.9
+
+
+def test_texts_in_words_that_were_held_out_are_understood() -> None:
+    pytest.importorskip("wordllama")
+    numbers = {"0": "zero", "3": "three", "7": "seven", "9": "nine"}
+    texts = [f"please pronounce the number {word}" for word in numbers.values()]
+    clips = audio.load("fsdd-text").sample(4, {"text": texts}, seed=0)
+    assert heard(clips, "digit", "fsdd", list(numbers)) == 1
+
+
+def test_notes_are_played_on_the_instrument_asked_for() -> None:
+    wanted = ["flute", "harp", "cello", "oboe"]
+    clips = audio.load("notes").sample(4, {"instrument": wanted, "pitch": 69}, seed=0)
+    assert heard(clips, "instrument", "notes", wanted) >= 0.75
