@@ -32,8 +32,9 @@ class Shelf:
     here: Path
 
     def all(self, kind: Kind) -> dict[str, Path]:
-        """All of a kind, by name, and their files."""
-        return {path.stem: path for path in sorted(self.here.glob(_PLACES[kind]))}
+        """All of a kind by name, in the order of the names, and their files."""
+        found = sorted(self.here.glob(_PLACES[kind]), key=lambda path: path.stem)
+        return {path.stem: path for path in found}
 
     def find(self, kind: Kind, name: str | Path) -> Path:
         """The file that a name stands for, or that it is.
