@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.errors import MissingExtra, require
+from sciffusion.mended import mend_torchaudio
 
 __all__ = ["StaticEncoder", "TextEncoder", "TransformersEncoder", "wordllama"]
 
@@ -151,6 +152,7 @@ class TransformersEncoder(TextEncoder):
 
     def __init__(self, folder: str | Path, longest: int = 64) -> None:
         folder = Path(folder)
+        mend_torchaudio()  # which transformers imports if it is there
         transformers = require("transformers", extra="text")
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder} with a language model")
