@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -122,10 +121,9 @@ def train_codec(
             valid = config.data.load(config.data.valid)
     task = CodecTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     codec = task.model()
-    codec.load_state_dict(dict(tensors.get("ema", tensors["model"])))
+    codec.load_state_dict(state.weights())
     codec.fit(w[None, None] for w in task.waves)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if state.first:
         codec.save(directory / "codec.safetensors")
     return codec.eval(), state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -128,10 +127,9 @@ def train_judge(
             valid = config.data.load(config.data.valid)
     task = JudgeTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     net = task.model()
-    net.load_state_dict(dict(tensors.get("ema", tensors["model"])))
+    net.load_state_dict(state.weights())
     judge = task.judge(net.eval())
-    if int(os.environ.get("RANK", "0")) == 0:
+    if state.first:
         judge.save(directory / "judge.safetensors")
     return judge, state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -99,10 +98,9 @@ def train_vocoder(
             valid = config.data.load(config.data.valid)
     task = VocoderTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     net = task.model()
-    net.load_state_dict(dict(tensors.get("ema", tensors["model"])))
+    net.load_state_dict(state.weights())
     vocoder = Vocoder(config.model.mel, net.eval())
-    if int(os.environ.get("RANK", "0")) == 0:
+    if state.first:
         vocoder.save(directory / "vocoder.safetensors")
     return vocoder, state

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -80,9 +79,8 @@ def train(
             valid = config.data.load(config.data.valid)
     task = SceneTask(config, scenes, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     info = {"steps": state.step, "pictures": len(scenes), "recipe": task.describe()}
-    model = SceneModel.from_training(task, tensors.get("ema", tensors["model"]), info)
-    if int(os.environ.get("RANK", "0")) == 0:
+    model = SceneModel.from_training(task, state.weights(), info)
+    if state.first:
         model.save(directory / "model.safetensors")
     return model, state

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,8 +118,7 @@ def train(
         case PriorTraining():
             task = PriorTask(config, images)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
-    weights = tensors.get("ema", tensors["model"])
+    weights = state.weights()
     info = {"steps": state.step, "images": len(images), "recipe": task.describe()}
     trained: Trained
     match task:
@@ -133,7 +131,7 @@ def train(
         case _:
             assert isinstance(task, AutoencoderTask | ClassifierTask | EmbedderTask)
             trained = task.finished(weights)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if state.first:
         path = directory / "model.safetensors"
         if isinstance(trained, ImageModel | Adapter | Prior):
             trained.save(path)

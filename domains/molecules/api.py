@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -313,10 +312,9 @@ def train(
         valid = replace(config.data, limit=2048).load("valid")
     task = MoleculeTask(config, config.data.load(), valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
-    weights = tensors.get("ema", tensors["model"])
+    weights = state.weights()
     info = {"steps": state.step, "molecules": len(task.mols), "recipe": task.describe()}
     model = MoleculeModel.from_training(task, weights, info)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if state.first:
         model.save(directory / "model.safetensors")
     return model, state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,9 +73,8 @@ def train(
             valid = config.data.load(config.data.valid)
     task = ShapeTask(config, shapes, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     info = {"steps": state.step, "shapes": len(shapes), "recipe": task.describe()}
-    model = ShapeModel.from_training(task, tensors.get("ema", tensors["model"]), info)
-    if int(os.environ.get("RANK", "0")) == 0:
+    model = ShapeModel.from_training(task, state.weights(), info)
+    if state.first:
         model.save(directory / "model.safetensors")
     return model, state

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,18 +105,17 @@ def train(
     else:
         task = VideoTask(config, lessons, held)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
-    weights = tensors.get("ema", tensors["model"])
+    weights = state.weights()
     info = {"steps": state.step, "films": len(lessons), "recipe": task.describe()}
-    first, path = int(os.environ.get("RANK", "0")) == 0, directory / "model.safetensors"
+    path = directory / "model.safetensors"
     if isinstance(task, AutoencoderTask):
         made = task.finished(weights)
-        if first:
+        if state.first:
             made.save(path, info)
         return made, state
     model = VideoModel.from_training(task, weights, info)
     if films is not None:
         model = replace(model, rate=films[0].rate)
-    if first:
+    if state.first:
         model.save(path)
     return model, state

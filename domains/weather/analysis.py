@@ -18,7 +18,6 @@ from .fields import Fields
 from .fit import fit, template, turn_to
 from .frame import Frame
 from .grid import Grid
-from .model import WeatherModel
 from .observations import Coarse, Custom, Masked
 from .observed import Report
 from .scales import Scales
@@ -28,6 +27,8 @@ from .units import check_units
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .model import WeatherModel
 
 __all__ = ["analyse", "units_of"]
 
@@ -43,7 +44,29 @@ def analyse(
     settings: Assimilation | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Members of the weather given observations; see :meth:`.model.WeatherModel.assimilate`."""
+    """Complete fields at ``times`` as an ensemble, given observations of them: what a prior and they say together.
+
+    Member i depends on ``seed`` and i alone. Trajectories longer than the windows that the prior was trained on are
+    composed of overlapping windows.
+
+    Args:
+        observations: with ``points`` a table (time, lat, lon, variable, value, std) or dataset of stations, see
+            :func:`.stations.read_stations`; with ``coarse`` fields on a grid of boxes; with ``mask`` fields with
+            NaN where nothing was observed; with a function its values, one row; or reports made by hand.
+        times: of the states, spaced as those of the prior's windows.
+        operator: what the observations are of the fields. A function gets the channels by name, (B, K, H, W) each
+            in physical units, and returns (B, ...).
+        std: deviation of the observations' errors where they do not bring it: a number, or one for each variable.
+        settings: method, sampler and number of members.
+        seed: of everything random.
+
+    Returns:
+        Member, time, and the dimensions of the grid.
+
+    Raises:
+        ValueError: the model is no prior; observations outside the grid or the times, in other units, or without
+            deviations.
+    """
     config, frame = model.config, model.frame
     if config.inputs or config.head != "diffusion" or config.base not in ("zero", "cell"):
         raise ValueError(

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,9 +74,8 @@ def train(
     start = None if config.start is None else load(config.start).module.state_dict()
     task = WeatherTask(config, data, valid, mean, start)
     state = run_training(task, config.train, directory, resume=resume)
-    tensors = state.tensors()  # gathered from all processes, so all of them must call it
     info = {"steps": state.step, "cases": len(task.cases), "recipe": task.describe()}
-    model = WeatherModel.from_training(task, tensors.get("ema", tensors["model"]), info)
-    if int(os.environ.get("RANK", "0")) == 0:
+    model = WeatherModel.from_training(task, state.weights(), info)
+    if state.first:
         model.save(directory / "model.safetensors")
     return model, state

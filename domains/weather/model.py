@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
-import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.config import to_dict
@@ -21,18 +20,12 @@ from sciffusion.noise import Noise
 from sciffusion.samplers import Multistep, Sampler
 from sciffusion.training import ModelFile, write_model
 
+from . import analysis, rare, verbs
 from .adapter import ModelConfig
 from .frame import Frame
 from .grid import Grid
 from .heads import Head
 from .task import ObjectiveConfig, WeatherTask, head_of, net_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .assimilation import Assimilation
-    from .extremes import Extremes
-    from .observed import Report
 
 __all__ = ["SamplingConfig", "WeatherModel"]
 
@@ -77,6 +70,13 @@ class WeatherModel:
     spectrum: Tensor | None = None
     sampling: SamplingConfig = SamplingConfig()
     info: Mapping[str, Any] | None = None
+
+    forecast = verbs.forecast
+    downscale = verbs.downscale
+    interpolate_time = verbs.interpolate_time
+    sample = verbs.sample
+    assimilate = analysis.analyse
+    extremes = rare.extremes
 
     @property
     def config(self) -> ModelConfig:
@@ -125,221 +125,6 @@ class WeatherModel:
     def predict(self, inputs: Tensor, times: NDArray[Any], grid: Grid | None) -> Tensor:
         """The targets of a deterministic model, where a head of another kind draws one."""
         return self.draw(inputs, times, grid, [0] * len(times))
-
-    def forecast(
-        self,
-        ds: xr.Dataset,
-        steps: int,
-        members: int = 1,
-        *,
-        seed: int = 0,
-        times: ArrayLike | None = None,
-        lead: int | None = None,
-        out: str | Path | None = None,
-        sampler: Sampler | None = None,
-        batch_size: int = 64,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        """Ensemble forecasts: the model's targets become its next inputs.
-
-        Member m from time t depends on ``seed``, m and t alone: not on the other members, times, nor ``batch_size``.
-
-        Args:
-            ds: states with the model's variables, units and grid (longitudes may begin elsewhere); lazily opened data
-                are read where they are needed.
-            steps: how often; a step moves on by the last target, and makes them all.
-            members: of the ensemble.
-            seed: of everything random.
-            times: when forecasts start, (n,); None: at the last time of ``ds``.
-            lead: hours of a step, for a model of several leads: one of them (None: the longest).
-            out: a NetCDF file or Zarr store that steps are written to as they are made; they are not kept in memory. A
-                forecast that was killed goes on from there when it is called again.
-            sampler: any sampler of the core, instead of the model's own.
-            batch_size: how many fields are made together.
-            progress: show a bar on a terminal.
-
-        Returns:
-            Dimensions member, time (of the start), prediction_timedelta, and those of the data; ``valid_time`` beside.
-
-        Raises:
-            ValueError: the model does not forecast, or not at this lead; variables, units, grid or earlier inputs are
-                not those that it needs; ``out`` holds another forecast.
-        """
-        from .verbs import forecast
-
-        return forecast(
-            self,
-            ds,
-            steps,
-            members,
-            seed=seed,
-            times=times,
-            lead=lead,
-            out=out,
-            sampler=sampler,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    def downscale(
-        self,
-        ds: xr.Dataset,
-        members: int = 1,
-        *,
-        seed: int = 0,
-        sampler: Sampler | None = None,
-        batch_size: int = 64,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        """Fine fields for the coarse ones of ``ds``: means over boxes of ``coarse`` x ``coarse`` cells.
-
-        A model of patches serves any grid; another its own alone. Returns member, time and the dimensions of ``ds``, on
-        the fine grid. For the arguments and the rest see :meth:`forecast`.
-
-        Raises:
-            ValueError: the model does not downscale, or ``ds`` is not the coarse version of its grid.
-        """
-        from .verbs import downscale
-
-        return downscale(
-            self, ds, members, seed=seed, sampler=sampler, batch_size=batch_size, progress=progress
-        )
-
-    def interpolate_time(
-        self,
-        ds: xr.Dataset,
-        members: int = 1,
-        *,
-        seed: int = 0,
-        sampler: Sampler | None = None,
-        batch_size: int = 64,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        """States between those of ``ds``, for instance six-hourly ones from twelve-hourly ones.
-
-        Returns member, time and the dimensions of ``ds``, with the given states at their times, the same for every
-        member, and the generated ones between. For the arguments see :meth:`forecast`.
-
-        Raises:
-            ValueError: the targets of the model do not lie between its inputs.
-        """
-        from .verbs import interpolate_time
-
-        return interpolate_time(
-            self, ds, members, seed=seed, sampler=sampler, batch_size=batch_size, progress=progress
-        )
-
-    def sample(
-        self,
-        members: int,
-        times: ArrayLike,
-        *,
-        seed: int = 0,
-        sampler: Sampler | None = None,
-        batch_size: int = 64,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        """Weather out of nothing, as it could be at these times of the year, from a model without inputs.
-
-        Returns member, time, latitude and longitude; a model of windows adds prediction_timedelta. For the arguments
-        see :meth:`forecast`.
-
-        Raises:
-            ValueError: the model has inputs, or knows no grid.
-        """
-        from .verbs import sample
-
-        return sample(
-            self,
-            members,
-            times,
-            seed=seed,
-            sampler=sampler,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    def assimilate(
-        self,
-        observations: pd.DataFrame | xr.Dataset | Sequence[Report] | ArrayLike,
-        times: ArrayLike,
-        *,
-        operator: Literal["points", "coarse", "mask"]
-        | Callable[[Mapping[str, Tensor]], Tensor] = "points",
-        std: float | Mapping[str, float] | None = None,
-        settings: Assimilation | None = None,
-        seed: int = 0,
-    ) -> xr.Dataset:
-        """Complete fields at ``times`` as an ensemble, given observations of them: what a prior and they say together.
-
-        Member i depends on ``seed`` and i alone. Trajectories longer than the windows that the prior was trained on are
-        composed of overlapping windows.
-
-        Args:
-            observations: with ``points`` a table (time, lat, lon, variable, value, std) or dataset of stations, see
-                :func:`.stations.read_stations`; with ``coarse`` fields on a grid of boxes; with ``mask`` fields with
-                NaN where nothing was observed; with a function its values, one row; or reports made by hand.
-            times: of the states, spaced as those of the prior's windows.
-            operator: what the observations are of the fields. A function gets the channels by name, (B, K, H, W) each
-                in physical units, and returns (B, ...).
-            std: deviation of the observations' errors where they do not bring it: a number, or one for each variable.
-            settings: method, sampler and number of members.
-            seed: of everything random.
-
-        Returns:
-            Member, time, and the dimensions of the grid.
-
-        Raises:
-            ValueError: the model is no prior; observations outside the grid or the times, in other units, or without
-                deviations.
-        """
-        from .analysis import analyse
-
-        return analyse(
-            self, observations, times, operator=operator, std=std, settings=settings, seed=seed
-        )
-
-    def extremes(
-        self,
-        functional: Callable[[Mapping[str, Tensor]], Tensor],
-        time: Any,
-        *,
-        tilt: float | None = None,
-        threshold: float | None = None,
-        settings: Extremes | None = None,
-        seed: int = 0,
-    ) -> xr.Dataset:
-        r"""Rare weather on purpose: members of the prior tilted by :math:`e^{\lambda f}`, and their weights back to it.
-
-        Where plain samples never reach, these are plenty, and weights say how rare they are:
-        ``Weighted.of(out).tail(c).return_period()`` (see :mod:`.extremes`).
-
-        Args:
-            functional: f, from the channels by name, each (B, H, W) in physical units ((B, K, H, W) of a prior of
-                windows), to (B,); differentiable. The mean over a box, or a maximum softened by ``logsumexp``.
-            time: the date whose season the prior is to know.
-            tilt: :math:`\lambda`, per unit of f; negative towards small values.
-            threshold: instead, the value of f that members are to lie around; 64 plain samples then suggest the tilt.
-            settings: sampler, particles and replicas; there are as many members as both make.
-            seed: of everything random.
-
-        Returns:
-            As :meth:`sample`, with ``value`` (f), ``weight`` and ``replica`` of each member as coordinates.
-
-        Raises:
-            ValueError: the model is no prior; tilt and threshold both given or both missing; no finite weights.
-        """
-        from .rare import extremes
-
-        return extremes(
-            self,
-            functional,
-            time,
-            tilt=tilt,
-            threshold=threshold,
-            settings=settings,
-            seed=seed,
-        )
 
     def to(self, device: str | torch.device) -> WeatherModel:
         """The same on another device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from .analysis import units_of
 from .assimilation import trajectory
 from .extremes import Extremes, tilt_for, tilted
 from .fit import fit, template
-from .model import WeatherModel
 from .observations import Custom
 from .rollout import Leads, together
 from .times import shift
+
+if TYPE_CHECKING:
+    from .model import WeatherModel
 
 __all__ = ["extremes"]
 
@@ -35,7 +37,26 @@ def extremes(
     settings: Extremes | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Members of the prior tilted towards large values; see :meth:`.model.WeatherModel.extremes`."""
+    r"""Rare weather on purpose: members of the prior tilted by :math:`e^{\lambda f}`, and their weights back to it.
+
+    Where plain samples never reach, these are plenty, and weights say how rare they are:
+    ``Weighted.of(out).tail(c).return_period()`` (see :mod:`.extremes`).
+
+    Args:
+        functional: f, from the channels by name, each (B, H, W) in physical units ((B, K, H, W) of a prior of
+            windows), to (B,); differentiable. The mean over a box, or a maximum softened by ``logsumexp``.
+        time: the date whose season the prior is to know.
+        tilt: :math:`\lambda`, per unit of f; negative towards small values.
+        threshold: instead, the value of f that members are to lie around; 64 plain samples then suggest the tilt.
+        settings: sampler, particles and replicas; there are as many members as both make.
+        seed: of everything random.
+
+    Returns:
+        As :meth:`sample`, with ``value`` (f), ``weight`` and ``replica`` of each member as coordinates.
+
+    Raises:
+        ValueError: the model is no prior; tilt and threshold both given or both missing; no finite weights.
+    """
     config, frame = model.config, model.frame
     denoiser, settings = model.module, settings or Extremes()
     if config.inputs or not isinstance(denoiser, Preconditioned) or config.log1p:

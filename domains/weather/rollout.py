@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from sciffusion.samplers import Sampler
 
 from .fit import Fitted
-from .model import WeatherModel
 from .times import Unit, shift
+
+if TYPE_CHECKING:
+    from .model import WeatherModel
 
 __all__ = ["Leads", "made_by", "roll", "seeds_of", "together"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from sciffusion.samplers import Sampler
 from .fields import Fields
 from .fit import Fitted, fit, refined, template
 from .grid import Grid
-from .model import WeatherModel
 from .output import ForecastWriter
 from .rollout import Leads, made_by, roll, seeds_of, together
 from .sources import read
 from .times import Times, shift, show
+
+if TYPE_CHECKING:
+    from .model import WeatherModel
 
 __all__ = ["downscale", "forecast", "interpolate_time", "sample", "track"]
 
@@ -40,7 +43,31 @@ def forecast(
     batch_size: int = 64,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Ensemble forecasts from states in ``ds``; see :meth:`.model.WeatherModel.forecast`."""
+    """Ensemble forecasts: the model's targets become its next inputs.
+
+    Member m from time t depends on ``seed``, m and t alone: not on the other members, times, nor ``batch_size``.
+
+    Args:
+        ds: states with the model's variables, units and grid (longitudes may begin elsewhere); lazily opened data
+            are read where they are needed.
+        steps: how often; a step moves on by the last target, and makes them all.
+        members: of the ensemble.
+        seed: of everything random.
+        times: when forecasts start, (n,); None: at the last time of ``ds``.
+        lead: hours of a step, for a model of several leads: one of them (None: the longest).
+        out: a NetCDF file or Zarr store that steps are written to as they are made; they are not kept in memory. A
+            forecast that was killed goes on from there when it is called again.
+        sampler: any sampler of the core, instead of the model's own.
+        batch_size: how many fields are made together.
+        progress: show a bar on a terminal.
+
+    Returns:
+        Dimensions member, time (of the start), prediction_timedelta, and those of the data; ``valid_time`` beside.
+
+    Raises:
+        ValueError: the model does not forecast, or not at this lead; variables, units, grid or earlier inputs are
+            not those that it needs; ``out`` holds another forecast.
+    """
     stride = made_by(model, lead)[-1]
     _positive(steps=steps, members=members, batch_size=batch_size)
     fitted = fit(model.frame, ds)
@@ -114,7 +141,14 @@ def downscale(
     batch_size: int = 64,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Fine fields from the coarse ones of ``ds``; see :meth:`.model.WeatherModel.downscale`."""
+    """Fine fields for the coarse ones of ``ds``: means over boxes of ``coarse`` x ``coarse`` cells.
+
+    A model of patches serves any grid; another its own alone. Returns member, time and the dimensions of ``ds``, on
+    the fine grid. For the arguments and the rest see :meth:`forecast`.
+
+    Raises:
+        ValueError: the model does not downscale, or ``ds`` is not the coarse version of its grid.
+    """
     config, frame = model.config, model.frame
     if config.coarse == 1:
         raise ValueError("this model does not downscale: it was trained with coarse = 1")
@@ -153,7 +187,14 @@ def interpolate_time(
     batch_size: int = 64,
     progress: bool = True,
 ) -> xr.Dataset:
-    """States between those of ``ds``, which are kept; see :meth:`.model.WeatherModel.interpolate_time`."""
+    """States between those of ``ds``, for instance six-hourly ones from twelve-hourly ones.
+
+    Returns member, time and the dimensions of ``ds``, with the given states at their times, the same for every
+    member, and the generated ones between. For the arguments see :meth:`forecast`.
+
+    Raises:
+        ValueError: the targets of the model do not lie between its inputs.
+    """
     config, frame = model.config, model.frame
     inside = config.inputs and all(config.inputs[0] < h < config.inputs[-1] for h in config.targets)
     if not inside or config.coarse > 1:
@@ -200,7 +241,14 @@ def sample(
     batch_size: int = 64,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Weather out of nothing, for these times of the year; see :meth:`.model.WeatherModel.sample`."""
+    """Weather out of nothing, as it could be at these times of the year, from a model without inputs.
+
+    Returns member, time, latitude and longitude; a model of windows adds prediction_timedelta. For the arguments
+    see :meth:`forecast`.
+
+    Raises:
+        ValueError: the model has inputs, or knows no grid.
+    """
     config, frame = model.config, model.frame
     if config.inputs:
         raise ValueError(

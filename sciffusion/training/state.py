@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -63,6 +64,16 @@ class TrainState:
         for file, ema in self._averages().items():
             files[file] = {n: whole(t) for n, t in ema.state_dict().items()}
         return files | {"optimizer": self.optimizer.state_dict()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Gather the averaged weights on the CPU, or the plain ones of a run without (a call for all processes)."""
+        source = self.model if self.ema is None else self.ema
+        return {n: whole(t) for n, t in source.state_dict().items()}
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the first of its run, which writes what all of them made."""
+        return os.environ.get("RANK", "0") == "0"
 
     @torch.no_grad()
     def load(self, files: Mapping[str, Mapping[str, Tensor]], step: int) -> None:

@@ -166,6 +166,26 @@ def test_without_an_average_validation_sees_the_model(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("ema.safetensors"))
 
 
+@pytest.mark.parametrize(("change", "file"), [("ema={value: 0.9}", "ema"), ("ema=null", "model")])
+def test_the_weights_of_a_run_are_the_averaged_ones_if_there_are_any(
+    change: str, file: str, tmp_path: Path
+) -> None:
+    state = run(tmp_path, change)
+    tensors, weights = state.tensors(), state.weights()
+    assert weights.keys() == tensors["model"].keys()
+    assert all(torch.equal(v, tensors[file][k]) for k, v in weights.items())
+    assert any(not torch.equal(v, tensors["model"][k]) for k, v in weights.items()) == (
+        file == "ema"
+    )
+
+
+def test_one_process_of_a_run_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = run(tmp_path, "steps=1")
+    assert state.first
+    monkeypatch.setenv("RANK", "1")
+    assert not state.first
+
+
 def test_a_parameter_that_the_loss_does_not_use_stays_as_it_is(tmp_path: Path) -> None:
     state = run(tmp_path)
     assert isinstance(state.model, Net)
