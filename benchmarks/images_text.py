@@ -5,8 +5,8 @@
 A reader of our own, trained on rendered words alone (and kept, if ``--reader`` names a file), reads pictures
 that the model makes of detailed texts: of words that occur in training, each in colours and places drawn anew, and of
 words that do not. Beside them stands what the reader gets right of real renderings of the same labels, which bounds
-everything. ``letters`` counts places of two to four letters, ``words`` pictures without a mistake. Colour, weight, size
-and place are those of the nearest of all 180 renderings of the word that was asked for.
+everything. ``letters`` counts places of two to four letters, ``words`` pictures without a mistake. Colour, row and
+column are those of the nearest of all 45 renderings of the word that was asked for.
 """
 
 from __future__ import annotations
@@ -122,14 +122,8 @@ def legible(reader: Reader, images: Images, words: Sequence[str]) -> dict[str, f
 
 
 def look(images: Images, labels: Labels) -> dict[str, float]:
-    """The shares of pictures with the colour, weight, size and place asked for."""
-    kinds = {
-        "colour": tuple(glyphs.COLOURS),
-        "weight": tuple(glyphs.HEAVINESS),
-        "size": tuple(glyphs.SIZES),
-        "row": glyphs.ROWS,
-        "column": glyphs.COLUMNS,
-    }
+    """The shares of pictures with the colour, the row and the column asked for."""
+    kinds = {"colour": tuple(glyphs.COLOURS), "row": glyphs.ROWS, "column": glyphs.COLUMNS}
     every = list(product(*kinds.values()))
     table = {k: np.array(v) for k, v in zip(kinds, zip(*every, strict=True), strict=True)}
     right: dict[str, list[bool]] = {k: [] for k in kinds}
@@ -151,7 +145,7 @@ def main() -> None:
     parser.add_argument("--reader-steps", type=int, default=1200)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0])
     args = parser.parse_args()
     torch.set_num_threads(1)
     train, test = split("glyphs:train"), split("glyphs:test")

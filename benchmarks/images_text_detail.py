@@ -35,11 +35,13 @@ Labels = Mapping[str, NDArray[Any]]
 
 
 def trained(recipe: str, said: Sequence[str], folder: Path) -> tuple[Any, float]:
-    """What a recipe makes, and the CPU seconds that it took, in earlier runs as well."""
+    """What a recipe makes, and the CPU seconds of it, earlier parts too; one that is stopped ends all."""
     note, start = folder / "cpu_seconds.txt", time.process_time()
-    made, _ = domain.train(domain.recipe(recipe, said), folder)
+    made, state = domain.train(domain.recipe(recipe, said), folder)
     seconds = time.process_time() - start + (float(note.read_text()) if note.exists() else 0.0)
     note.write_text(f"{seconds}\n")
+    if state.stopped:
+        raise SystemExit(f"{folder} was ended by {state.stopped}; the same command continues it")
     return made, seconds
 
 

@@ -50,20 +50,18 @@ class Captions(ABC):
 class GlyphCaptions(Captions):
     """The words of :func:`.datasets.get_glyphs`; what is to be spelled stands in double quotes."""
 
-    needs = ("word", "colour", "weight", "size", "row", "column")
+    needs = ("word", "colour", "row", "column")
     COARSE = ('the word "{word}"', '"{word}"', 'a picture that says "{word}"')
     DETAILED = (
-        'the word "{word}" in {how} letters {where}',
-        '"{word}" in {how} letters {where}',
-        '{how} letters that spell "{word}" {where}',
+        'the word "{word}" in {colour} letters {where}',
+        '"{word}" in {colour} letters {where}',
+        '{colour} letters that spell "{word}" {where}',
     )
 
     def draw(self, labels: Mapping[str, object], rng: np.random.Generator, detailed: bool) -> str:
-        """A text such as 'the word "cat"', or 'the word "cat" in large red bold letters at the top left'."""
+        """A text such as 'the word "cat"', or 'the word "cat" in red letters at the top left'."""
         pattern = _pick(self.DETAILED if detailed else self.COARSE, rng)
-        weight = ("bold",) if labels["weight"] == "bold" else ()
-        how = " ".join(str(v) for v in (labels["size"], labels["colour"], *weight))
-        return pattern.format(word=labels["word"], how=how, where=_where(labels))
+        return pattern.format(word=labels["word"], colour=labels["colour"], where=_where(labels))
 
 
 @final

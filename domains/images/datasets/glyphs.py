@@ -1,4 +1,4 @@
-"""Words in pictures, drawn here: strings of one to four letters in several colours, weights, sizes and places."""
+"""Words in pictures, drawn here: strings of one to four letters in several colours and places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sciffusion.errors import require
 
 from ..container import Images
 
-__all__ = ["COLOURS", "COLUMNS", "HEAVINESS", "ROWS", "SIZES", "get_glyphs", "render", "strings"]
+__all__ = ["COLOURS", "COLUMNS", "ROWS", "get_glyphs", "render", "strings"]
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (230, 40, 40),
@@ -22,23 +22,22 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
     "yellow": (240, 220, 40),
     "white": (240, 240, 240),
 }
-SIZES: Mapping[str, int] = {"small": 10, "large": 14}
-"""Pixels of an em."""
-HEAVINESS: Mapping[str, str] = {"plain": "DejaVuSansMono.ttf", "bold": "DejaVuSansMono-Bold.ttf"}
+FONT, EM = "DejaVuSansMono-Bold.ttf", 14
+"""The font, and the pixels of an em: all letters are 8 pixels wide."""
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "centre", "right")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CANVAS = (24, 40)
 LONGEST = 4
-TRAIN, TEST = 16_000, 2_000
+TRAIN, TEST = 30_000, 2_000
 
 
 def get_glyphs(path: Path | None = None) -> tuple[Images, Path]:
-    """18,000 pictures of 24 x 40 pixels, drawn by Pillow in DejaVu Sans Mono, and the package that has the font.
+    """32,000 pictures of 24 x 40 pixels, drawn by Pillow in DejaVu Sans Mono, bold, and the package that has the font.
 
-    Labels: ``word``, ``colour``, ``weight`` ("plain", "bold"), ``size`` ("small", "large"), ``row``, ``column``, and
-    ``part``: no word of "test" (2,000) occurs in "train" (16,000), but of single letters, of which there are too few.
-    Backgrounds are dark greys and colours vary a little from picture to picture. Always the same, by a seed.
+    Labels: ``word``, ``colour``, ``row``, ``column``, and ``part``: no word of "test" (2,000) occurs in "train"
+    (30,000), but of single letters, of which there are too few. Backgrounds are dark greys, and colours vary a little
+    from picture to picture. Always the same, by a seed.
 
     Raises ``ValueError`` if a ``path`` is given, and ``MissingExtra`` without Pillow or matplotlib.
     """
@@ -65,13 +64,7 @@ def strings(n: int, rng: np.random.Generator, without: set[str] | None = None) -
 
 def drawn(words: list[str], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     """Labels of pictures of these words, everything else drawn evenly."""
-    kinds = {
-        "colour": tuple(COLOURS),
-        "weight": tuple(HEAVINESS),
-        "size": tuple(SIZES),
-        "row": ROWS,
-        "column": COLUMNS,
-    }
+    kinds = {"colour": tuple(COLOURS), "row": ROWS, "column": COLUMNS}
     found = {k: np.array(v)[rng.integers(len(v), size=len(words))] for k, v in kinds.items()}
     return {"word": np.array(words), **found}
 
@@ -82,18 +75,14 @@ def render(labels: Mapping[str, NDArray[Any]], rng: np.random.Generator) -> NDAr
         require(f"PIL.{k}", extra="images") for k in ("Image", "ImageDraw", "ImageFont")
     )
     basic = font.Layout.BASIC  # the other engine is not everywhere, and places letters otherwise
-    fonts = {
-        (weight, size): font.truetype(str(_fonts() / file), pixels, layout_engine=basic)
-        for weight, file in HEAVINESS.items()
-        for size, pixels in SIZES.items()
-    }
+    chosen = font.truetype(str(_fonts() / FONT), EM, layout_engine=basic)
     h, w = CANVAS
     n = len(labels["word"])
     ground = rng.integers(0, 50, n)
     shades = rng.integers(-20, 16, (n, 3))
     out = np.empty((n, h, w, 3), dtype=np.uint8)
     for i in range(n):
-        word, chosen = str(labels["word"][i]), fonts[labels["weight"][i], labels["size"][i]]
+        word = str(labels["word"][i])
         wide, high = round(chosen.getlength(word)), sum(chosen.getmetrics())
         x = (w - wide) * COLUMNS.index(labels["column"][i]) // 2
         y = (h - high) * ROWS.index(labels["row"][i]) // 2

@@ -13,8 +13,7 @@ from sciffusion.domains.images.datasets import get_glyphs, get_scenes, glyphs, s
 
 def labels(**fixed: str) -> dict[str, np.ndarray]:
     """The labels of one word."""
-    found = {"word": "cat", "colour": "red", "weight": "bold", "size": "large"}
-    found |= {"row": "top", "column": "left"} | fixed
+    found = {"word": "cat", "colour": "red", "row": "top", "column": "left"} | fixed
     return {k: np.array([v]) for k, v in found.items()}
 
 
@@ -49,21 +48,18 @@ def test_no_training_word_is_one_to_leave_out() -> None:
     assert {len(w) for w in words} == {1, 3, 4}
 
 
-@pytest.mark.parametrize("size", list(glyphs.SIZES))
-def test_words_stand_where_their_labels_say(size: str) -> None:
+def test_words_stand_where_their_labels_say() -> None:
     def centre(**where: str) -> np.ndarray:
-        return np.argwhere(ink(size=size, **where)).mean(0)
+        return np.argwhere(ink(**where)).mean(0)
 
     rows = [centre(row=row)[0] for row in glyphs.ROWS]
     columns = [centre(column=column)[1] for column in glyphs.COLUMNS]
     assert np.all(np.diff(rows) > 2) and np.all(np.diff(columns) > 2)
-    y, x = np.nonzero(ink(size=size, row="bottom", column="right", word="mmmm"))
+    y, x = np.nonzero(ink(row="bottom", column="right", word="mmmm"))
     assert x.max() < 40 and y.max() < 24 and x.min() >= 0  # the longest word fits
 
 
-def test_weight_size_colour_and_letters_show() -> None:
-    assert ink(weight="bold").sum() > 1.2 * ink(weight="plain").sum()
-    assert np.ptp(np.nonzero(ink(size="large"))[1]) > np.ptp(np.nonzero(ink(size="small"))[1])
+def test_colours_and_letters_show() -> None:
     for name in glyphs.COLOURS:
         picture = glyphs.render(labels(colour=name), np.random.default_rng(0))[0].astype(float)
         brightest = picture.reshape(-1, 3)[picture.sum(-1).argmax()]
@@ -88,11 +84,10 @@ def test_detailed_captions_say_all_and_coarse_ones_the_word() -> None:
     for text in coarse | detailed:
         assert '"cat"' in text
     for text in detailed:
-        assert "large red bold" in text and "at the top left" in text
+        assert "red letters" in text and "at the top left" in text
     assert not any("red" in text for text in coarse)
-    middle = {**row, "row": "middle", "column": "centre", "weight": "plain"}
+    middle = {**row, "row": "middle", "column": "centre"}
     assert source.draw(middle, rng, True).endswith("in the middle")
-    assert "bold" not in source.draw(middle, rng, True)
     assert "at the right" in source.draw({**middle, "column": "right"}, rng, True)
 
 
