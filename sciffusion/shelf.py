@@ -10,12 +10,13 @@ from sciffusion.errors import did_you_mean
 
 __all__ = ["Shelf"]
 
-Kind = Literal["model", "judge", "decoder", "recipe"]
+Kind = Literal["model", "judge", "decoder", "extender", "recipe"]
 
 _PLACES = {
     "model": "weights/*.safetensors",
     "judge": "weights/judges/*.safetensors",
     "decoder": "weights/decoders/*.safetensors",
+    "extender": "weights/extenders/*.safetensors",
     "recipe": "recipes/*.yaml",
 }
 
@@ -25,8 +26,8 @@ _PLACES = {
 class Shelf:
     """The files beside a domain's code, in the folder ``here``.
 
-    They lie in ``weights``, ``weights/judges``, ``weights/decoders`` (what makes data of a model's samples) and
-    ``recipes``.
+    They lie in ``weights``, ``weights/judges``, ``weights/decoders`` (what makes data of a model's samples),
+    ``weights/extenders`` (what adds to data what they lack) and ``recipes``.
     """
 
     here: Path

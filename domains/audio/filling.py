@@ -3,8 +3,9 @@ r"""Frames that complete given ones: posterior samples of a model, in windows as
 A frame of a window is observed with a small error (a twentieth of the standard deviation of the training data), or not
 at all; the core's posterior methods sample what is missing, and what was given is put back exactly. More frames than a
 model knows are completed from window to window, each of which sees half a window of what is there already; of windows
-that more shall follow, half of what is new is kept, for a model ends every window as clips end. Every window is drawn
-from the model itself, at the level that its own frames have.
+that more shall follow, half of what is new is kept, for a model ends every window as clips end. A window that would see
+made frames only sees the given ones again, so errors do not add up from window to window. Every window is drawn from
+the model itself, at the level that its own frames have.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ METHOD: Method = MMPS(1)
 
 TOLERANCE = 0.05
 """The standard deviation with which given frames are observed, in units of the model."""
+
+
+ANCHOR = 0.75
+"""The share of what a window sees that is given, not made."""
 
 
 @final
@@ -147,17 +152,19 @@ def complete(
     """
     device, n = drawing.model.device, len(drawing.seeds)
     x = frames.to(device).where(known.to(device), 0.0).expand(n, -1, -1).clone()
-    known, part = known.clone(), 0
+    given, known, part = known.all(1), known.clone(), 0
     while not bool(known.all()):
         start, end = _window(known.all(1), drawing.longest)
-        here = known[start:end].to(device)
-        made = _filled(drawing, x[:, start:end], here, method, part)
+        rows = _anchored(given, known.all(1), start, end)
+        here = known[rows].to(device)
+        made = _filled(drawing, x[:, rows], here, method, part)
         if draws > 1:
             mean = made.unflatten(0, (-1, draws)).mean(1).repeat_interleave(draws, 0)
             made = torch.where(here, made, mean)
         kept = _kept(known.all(1), start, end)
-        x[:, start:kept] = made[:, : kept - start]
-        known[start:kept] = True
+        new = (~known.all(1)[rows]) & (rows < kept)
+        x[:, rows[new]] = made[:, new]
+        known[rows[new]] = True
         part += 1
     return x[::draws]
 
@@ -171,6 +178,21 @@ def _window(done: Tensor, size: int) -> tuple[int, int]:
     before = max(size - count, size // 2) // 2 if count < size // 2 else size // 2
     start = max(0, min(first - before, total - size))
     return start, min(start + size, total)
+
+
+def _anchored(given: Tensor, done: Tensor, start: int, end: int) -> Tensor:
+    """The frames of a window; if it would see too few given ones, the last of them stand in place of its first ones.
+
+    Errors of windows that see nothing but each other add up. So three quarters of what such a window sees is what was
+    given, and a quarter what was made last.
+    """
+    rows = torch.arange(start, end)
+    before = int((~done[start:end]).int().argmax())
+    size = int(before * ANCHOR)
+    earlier = torch.nonzero(given[: start + before])[:, 0][-size:] if size else rows[:0]
+    if int(given[start : start + before].sum()) >= len(earlier):
+        return rows
+    return torch.cat([earlier, rows[len(earlier) :]])
 
 
 def _kept(done: Tensor, start: int, end: int) -> int:

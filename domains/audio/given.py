@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import Clip
-from .frontend import Frontend
 from .task import PEAK
 
 __all__ = ["Given", "Segments", "holes"]
@@ -58,6 +57,15 @@ def holes(clip: Clip, seconds: Segments) -> list[tuple[int, int]]:
     return merged
 
 
+class Hearing(Protocol):
+    """What hears a sound: its rate in Hz, and the samples of a frame."""
+
+    @property
+    def rate(self) -> int: ...
+    @property
+    def hop(self) -> int: ...
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -71,13 +79,13 @@ class Given:
 
     clip: Clip
     spans: Sequence[tuple[int, int]]
-    config: Frontend
+    config: Hearing
     wave: Tensor
     missing: Tensor
     gain: float
 
     @classmethod
-    def of(cls, clip: Clip, config: Frontend, spans: Sequence[tuple[int, int]] = ()) -> Given:
+    def of(cls, clip: Clip, config: Hearing, spans: Sequence[tuple[int, int]] = ()) -> Given:
         """Hear a clip; what lies in its holes is not looked at."""
         left = clip.samples.clone()
         for a, b in spans:

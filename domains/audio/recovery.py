@@ -10,7 +10,7 @@ from functools import cache
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
@@ -18,7 +18,7 @@ from sciffusion.noise import Noise
 from .mel import MelConfig, filters
 from .stft import Framing
 
-__all__ = ["GriffinLim", "Recovery", "consistent", "envelope", "magnitudes"]
+__all__ = ["GriffinLim", "Recovery", "banded", "consistent", "envelope", "magnitudes"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,34 @@ def consistent(
         spectrum = magnitude * spectrum / spectrum.abs().clamp(min=1e-9)
         before = fitting
     return framing.synthesise(spectrum, mask)
+
+
+def banded(framing: Framing, magnitude: Tensor, wave: Tensor, share: float) -> Tensor:
+    """Waveforms (n, N) of magnitudes (n, F, T) above a share of the rate; up to it they are a given wave (N,).
+
+    Phases are found by Griffin-Lim with the lower band held fast.
+    """
+
+    def hold(waves: Tensor) -> Tensor:
+        return _below(wave, waves, share)
+
+    own = framing.analyse(wave[None]).to(magnitude.device)
+    low = torch.arange(magnitude.shape[1], device=magnitude.device) <= share * framing.n_fft
+    magnitude = torch.where(low[:, None], own.abs(), magnitude)
+    start = torch.empty(1, magnitude.shape[2], magnitude.shape[1])
+    phase = 2 * math.pi * Noise(0).uniform(start, Dense(1)).mT.to(magnitude)
+    spectrum = torch.polar(magnitude, phase.expand_as(magnitude).contiguous())
+    spectrum = torch.where(low[:, None], own, spectrum)
+    return hold(consistent(framing, magnitude, spectrum, hold=hold)[:, : len(wave)])
+
+
+def _below(wave: Tensor, made: Tensor, share: float) -> Tensor:
+    """Made waveforms (n, N) with the frequencies of a wave (up to N,) up to a share of the rate."""
+    size = made.shape[1]
+    padded = nn.functional.pad(wave, (0, size - len(wave))).to(made)
+    mine, theirs = torch.fft.rfft(padded), torch.fft.rfft(made)
+    low = torch.arange(theirs.shape[1], device=made.device) <= share * size
+    return torch.fft.irfft(torch.where(low, mine, theirs), size)
 
 
 @cache

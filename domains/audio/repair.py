@@ -16,7 +16,7 @@ from .clip import Clip, Clips
 from .filling import METHOD, Drawing, Replacement, complete
 from .given import Given, Segments, holes
 from .mel import MelConfig, filters
-from .recovery import consistent
+from .recovery import banded, consistent
 
 if TYPE_CHECKING:
     from .functionals import Guidance
@@ -195,24 +195,9 @@ def lower_bins(config: MelConfig, cutoff: float) -> Tensor:
 def in_band(model: AudioModel, heard: Given, frames: Tensor, cutoff: float) -> Clips:
     """Sounds with a given lower band, and above the cut-off with made frames (n, T, mels) in units of the model."""
     config = model.config.spectrogram
-    made = model.standard.decode(frames).mT.contiguous()
-    own = config.framing.analyse(heard.wave[None]).to(made.device)
-    hertz = torch.arange(config.n_fft // 2 + 1, device=made.device) * (config.rate / config.n_fft)
-    magnitude = torch.where(hertz[:, None] <= cutoff, own.abs(), model.synthesis.magnitude(made))
-
-    def hold(waves: Tensor) -> Tensor:
-        return _below(heard.wave, waves, cutoff / config.rate)
-
-    waves = hold(phased(model, made, magnitude, hold)[:, : len(heard.wave)])
+    magnitude = model.synthesis.magnitude(model.standard.decode(frames).mT.contiguous())
+    waves = banded(config.framing, magnitude, heard.wave, cutoff / config.rate)
     return Clips([Clip(w[None] / heard.gain, config.rate) for w in waves.cpu()])
-
-
-def _below(wave: Tensor, made: Tensor, share: float) -> Tensor:
-    """Made sounds (n, N) with the frequencies of a wave up to a share of the rate."""
-    size = made.shape[1]
-    mine, theirs = torch.fft.rfft(F.pad(wave, (0, size - len(wave))).to(made)), torch.fft.rfft(made)
-    low = torch.arange(theirs.shape[1], device=made.device) <= share * size
-    return torch.fft.irfft(torch.where(low, mine, theirs), size)
 
 
 def phased(

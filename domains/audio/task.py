@@ -31,7 +31,7 @@ from .mel import MelConfig
 from .reference import Others, ReferenceConfig, ReferenceEncoder
 from .standard import Standard
 
-__all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "waveform"]
+__all__ = ["AudioTask", "AudioTraining", "DataConfig", "ObjectiveConfig", "batches", "waveform"]
 
 
 PEAK = 0.5
@@ -250,7 +250,7 @@ class AudioTask(Task[Batch]):
 
     def order(self, config: TrainConfig) -> Order:
         """Batches of clips of like length."""
-        return _batches(self.sizes, config.batch_size, config.seed)
+        return batches(self.sizes, config.batch_size, config.seed)
 
     def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
         """The clips of these rows, with attributes dropped here and there."""
@@ -302,7 +302,7 @@ class AudioTask(Task[Batch]):
             return {}
         device, (frames, clips, others) = next(model.parameters()).device, self.valid
         rows = self.config.model.asked.rows(clips.labels)
-        order = _batches(np.array([len(f) for f in frames]), 64, 0)
+        order = batches(np.array([len(f) for f in frames]), 64, 0)
         objective = replace(self.objective, drop=0.0)
         total, n = 0.0, 0
         for step in range(min(8, order.steps_per_epoch)):
@@ -333,8 +333,8 @@ def _frames(analyse: Callable[[Tensor], Tensor], wave: Tensor, delay: int) -> Te
     return analyse(wave[None])[0].mT.contiguous()
 
 
-def _batches(sizes: NDArray[np.int64], batch_size: int, seed: int) -> SizeBuckets:
-    """A length may differ by an eighth of the median within a batch."""
+def batches(sizes: NDArray[np.int64], batch_size: int, seed: int) -> SizeBuckets:
+    """Batches of clips of like length: it may differ by an eighth of the median within one."""
     spread = int(np.median(sizes)) // 8
     enough = min(2 * batch_size, len(sizes))
     return SizeBuckets(sizes, batch_size, seed=seed, max_padding=spread, min_bucket=enough)

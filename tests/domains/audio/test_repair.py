@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import AudioModel, Clip
-from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, complete
+from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, _anchored, complete
 from sciffusion.inverse import MMPS, Method
 from sciffusion.state import State, Value
 
@@ -148,7 +148,8 @@ def test_long_extensions_do_not_drift() -> None:
     torch.manual_seed(0)
     frames = torch.cat([torch.randn(6, 8), torch.zeros(114, 8)])
     known = (torch.arange(120) < 6)[:, None].expand(-1, 8)
-    made = complete(drawing(chain(), 16, 10), frames, known)
+    # MMPS(1) takes given frames beside made ones, which are no neighbours, for a sign of more variance
+    made = complete(drawing(chain(), 16, 10), frames, known, MMPS(8))
     assert torch.equal(made[:, :6], frames[:6].expand(16, -1, -1))
     # after two windows, and after twenty
     for part in (made[:, 15:65], made[:, 70:]):
@@ -158,6 +159,23 @@ def test_long_extensions_do_not_drift() -> None:
         after = float((part[:, 1:] * part[:, :-1]).mean())
         # the seams between windows too
         assert abs(after - RHO) < 0.15
+
+
+def test_windows_far_from_what_is_given_see_it_all_the_same() -> None:
+    given, done = torch.arange(100) < 30, torch.arange(100) < 80
+    rows = _anchored(given, done, 60, 100)
+    # of the 20 frames that it sees, 15 given ones, and the last five that were made
+    assert rows[:15].tolist() == list(range(15, 30))
+    assert rows[15:].tolist() == list(range(75, 100))
+    near = _anchored(given, torch.arange(100) < 40, 20, 60)
+    assert near[:15].tolist() == list(range(15, 30)) and near[15:].tolist() == list(range(35, 60))
+    for first, start, end in (
+        (30, 10, 50),
+        (33, 15, 55),
+        (0, 0, 40),
+    ):  # enough is given, or nothing
+        ready = torch.arange(100) < first
+        assert _anchored(given & ready, ready, start, end).tolist() == list(range(start, end))
 
 
 class Fading(Denoiser):
