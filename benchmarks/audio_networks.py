@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 from measure import show, write
-from networks_against_peers import Contender, diffusers, measure, noisy, page, rows_of
+from network_costs import Contender, measure, page, rows_of
+from networks_against_peers import diffusers, noisy
 from torch import Tensor
 
 from sciffusion.networks import DiT

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .attention import CrossAttention, SelfAttention, attention, zeroed
 from .experts import Experts
 from .lean import two_layers
-from .modulation import Modulation, modulated
+from .modulation import Modulation, gated, modulated
 from .temporal import TemporalAttention
 
 __all__ = ["Block", "DoubleBlock"]
@@ -77,12 +77,12 @@ class Block(nn.Module):
         parts = self.modulation(embedding, x.shape[1])
         if self.temporal is None:
             h = self.own(modulated(x, *parts[:2]), rotation, key_mask)
-            x = torch.addcmul(x, parts[2], h)
+            x = gated(x, parts[2], h)
         else:
             seen = None if key_mask is None else key_mask.unflatten(1, (frames, -1)).flatten(0, 1)
             h = modulated(x, *parts[:2]).unflatten(1, (frames, -1)).flatten(0, 1)
             h = self.own(h, rotation, seen).unflatten(0, (-1, frames)).flatten(1, 2)
-            x = self.temporal(torch.addcmul(x, parts[2], h), frames, embedding, key_mask)
+            x = self.temporal(gated(x, parts[2], h), frames, embedding, key_mask)
         del h
         if self.cross is not None and self.cross_norm is not None and context is not None:
             x = x + self.cross(self.cross_norm(x), context, mask)
@@ -96,7 +96,7 @@ class Block(nn.Module):
         else:
             assert self.wide is not None and self.narrow is not None
             h = two_layers(self.wide, self.narrow, modulated(x, shift, scale))
-        return torch.addcmul(x, gate, h)
+        return gated(x, gate, h)
 
 
 @final
@@ -131,8 +131,8 @@ class DoubleBlock(nn.Module):
             modulated(x, *ours[:2]), modulated(context, *theirs[:2]), rotation, key_mask
         )
         count = context.shape[1]
-        x = torch.addcmul(x, ours[2], self.grid.own.out(h[:, count:]))
-        context = torch.addcmul(context, theirs[2], self.context.own.out(h[:, :count]))
+        x = gated(x, ours[2], self.grid.own.out(h[:, count:]))
+        context = gated(context, theirs[2], self.context.own.out(h[:, :count]))
         del h
         mask, other = (
             (None, None) if key_mask is None else (key_mask[:, count:], key_mask[:, :count])

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import zeroed
+from .lean import transformed
 
-__all__ = ["Modulation", "modulated"]
+__all__ = ["Modulation", "gated", "modulated"]
 
 
 @final
@@ -45,4 +46,18 @@ class Modulation(nn.Module):
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """The tokens (B, L, width) normalised over their channels, scaled by ``1 + scale`` and shifted."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+    return _fused(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def gated(x: Tensor, gate: Tensor, h: Tensor) -> Tensor:
+    """``x + gate h`` of tokens (B, L, width)."""
+    return _fused(x, h, gate)
+
+
+def _fused(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """``x + a b``."""
+    if not torch.is_grad_enabled() or transformed():
+        return torch.addcmul(x, a, b)
+    # the gradient of addcmul copies both factors first, to multiply them by its third one, which is 1
+    y = a * b
+    return y.add_(x) if y.dtype == torch.promote_types(y.dtype, x.dtype) else y + x

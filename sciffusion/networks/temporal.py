@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import SelfAttention
-from .modulation import Modulation, modulated
+from .modulation import Modulation, gated, modulated
 from .rotary import Rotary
 
 __all__ = ["TemporalAttention"]
@@ -55,7 +55,7 @@ class TemporalAttention(nn.Module):
         h = self.own(
             _by_place(modulated(x, shift, scale), frames), self.rotary([time], [1.0]), seen
         )
-        return x + gate * h.unflatten(0, (x.shape[0], -1)).transpose(1, 2).flatten(1, 2)
+        return gated(x, gate, h.unflatten(0, (x.shape[0], -1)).transpose(1, 2).flatten(1, 2))
 
 
 def _by_place(x: Tensor, frames: int) -> Tensor:

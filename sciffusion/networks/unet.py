@@ -195,8 +195,9 @@ class UNet(nn.Module):
             x = self._run(self.ascent[level], x, paddings[level], given)
             if level:
                 x = self.up[level - 1](x, paddings[level])
-                skip = found.pop()
-                x = self.bridge[level - 1](skip, paddings[level - 1]) + _doubled(x, skip.shape[2:])
+                x = _doubled(x, found[-1].shape[2:])
+                # popped without a name: it would live on beside all that follows
+                x = self.bridge[level - 1](found.pop(), paddings[level - 1]) + x
         return self.last(lean(active_norm, x, self.norm.weight, self.norm.bias), self.padding)
 
     def _run(self, stage: nn.Module, x: Tensor, padding: Padding, given: Inputs) -> Tensor:
