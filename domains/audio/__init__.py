@@ -9,6 +9,7 @@ from sciffusion.sampling import Guide, SamplingConfig
 
 from .adapter import ModelConfig
 from .api import check_output, load, models, recipe, train
+from .bandwidth import BandExtender
 from .clip import Clip, Clips
 from .datasets import DATASETS
 from .filling import Replacement
@@ -33,6 +34,7 @@ __all__ = [
     "AudioModel",
     "AudioTask",
     "AudioTraining",
+    "BandExtender",
     "Clip",
     "Clips",
     "ComplexSTFT",

@@ -1,0 +1,292 @@
+r"""The frequencies that a clip lacks, by a small model of what lies above a band, given what lies within it.
+
+The model of clips knows how they sound as a whole; told a part of one, it must be asked by a posterior method. This one
+has learnt nothing but the question: the log-magnitudes of the short-time Fourier transform above a cut-off, of which
+the network sees a noised version, given those below, which it sees as they are (bandwidth extension as in Lee & Han,
+NU-Wave, 2021, and Liu et al., AudioSR, 2024, here on magnitudes). Single frequencies, not mels, so nothing is lost on
+the way to sound but phases, which Griffin-Lim finds with the given band held fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from sciffusion.denoiser import Preconditioned
+from sciffusion.layout import Masked
+from sciffusion.networks import NoiseLevel
+from sciffusion.networks.modulation import Modulation, modulated
+from sciffusion.noise import Noise, sample_seeds
+from sciffusion.process import Gaussian, Joint
+from sciffusion.samplers import Sampler
+from sciffusion.sampling import SamplingConfig
+from sciffusion.schedule.named import SCHEDULES
+from sciffusion.space import Euclidean
+from sciffusion.state import State
+from sciffusion.training import ModelFile, write_model
+
+from .clip import Clip, Clips
+from .given import Given
+from .recovery import banded
+from .shelf import SHELF
+from .standard import Standard
+from .stft import Framing
+
+__all__ = ["BandConfig", "BandExtender", "BandNet"]
+
+_KIND = "audio-band"
+
+SAMPLING = SamplingConfig(steps=12, shift=2.0, scale=1.0)
+"""How the band is drawn unless told otherwise: a call of the network for each step."""
+
+
+@final
+@dataclass(frozen=True)
+class BandConfig:
+    """What is seen and what is missing, and the size of the network: ``depth`` blocks of ``width`` channels.
+
+    ``rate`` and ``cutoff`` are in Hz, ``n_fft`` and ``hop`` in samples. Magnitudes below ``floor`` count as silence, in
+    clips whose known band has a peak of 0.5.
+
+    Raises ``ValueError`` for sizes that are not positive, an even ``kernel``, and a cut-off that leaves nothing below
+    or above.
+    """
+
+    rate: int = 8000
+    n_fft: int = 256
+    hop: int = 64
+    cutoff: float = 1800.0
+    floor: float = 1e-3
+    width: int = 160
+    depth: int = 5
+    expansion: int = 3
+    kernel: int = 7
+    embedding: int = 96
+
+    def __post_init__(self) -> None:
+        sizes = (self.rate, self.width, self.depth, self.expansion, self.kernel, self.embedding)
+        if min(sizes) < 1 or self.kernel % 2 == 0 or self.floor <= 0:
+            raise ValueError(f"sizes and floor must be positive and kernel odd, got {self}")
+        _ = self.framing
+        if not 0 < self.cutoff < self.rate / 2 or self.upper < 1:
+            raise ValueError(
+                f"cutoff must lie above 0 and below {self.rate / 2:g} Hz with a frequency above it, got {self.cutoff:g}"
+            )
+
+    @property
+    def framing(self) -> Framing:
+        """The Fourier transform below."""
+        return Framing(self.n_fft, self.hop)
+
+    @property
+    def narrow(self) -> int:
+        """The rate in Hz of clips that end at the cut-off: what lies above 0.9 of half a rate is weakened."""
+        return round(2 * self.cutoff / 0.9)
+
+    @property
+    def lower(self) -> int:
+        """The number of frequencies up to the cut-off."""
+        return int(self.cutoff * self.n_fft / self.rate) + 1
+
+    @property
+    def upper(self) -> int:
+        """The number of frequencies above the cut-off."""
+        return self.n_fft // 2 + 1 - self.lower
+
+    def levels(self, waves: Tensor) -> Tensor:
+        """Log-magnitudes (B, T, n_fft // 2 + 1) of waveforms (B, N)."""
+        return self.framing.analyse(waves).abs().clamp(min=self.floor).log().mT
+
+    def denoiser(self) -> Preconditioned:
+        """Network and process as a denoiser, freshly initialised; its state has unit variance."""
+        process = Joint({"band": Gaussian(SCHEDULES["rectified-flow"], Euclidean())})
+        return Preconditioned(BandNet(self), process, sigma_data={"band": 1.0})
+
+
+def band_state(levels: Tensor, frames: Tensor) -> State:
+    """Levels (B, T, upper) of clips of these numbers of frames (B,) as a state."""
+    mask = torch.arange(levels.shape[1], device=levels.device) < frames[:, None]
+    return State({"band": levels}, Masked(mask))
+
+
+@final
+class BandNet(nn.Module):
+    """Convolutions along the frames (Liu et al., A ConvNet for the 2020s, 2022), all frequencies as channels.
+
+    The vector that modulates its layers tells the noise level, and mean and spread of the known band over the clip:
+    what voice, room and level do to all frames alike. A clip's result depends neither on the other clips nor on the
+    padding.
+    """
+
+    def __init__(self, config: BandConfig) -> None:
+        super().__init__()
+        c = config
+        self.lower = c.lower
+        self.embed = NoiseLevel(c.embedding)
+        self.voice = nn.Linear(2 * c.lower, c.embedding)
+        self.first = nn.Conv1d(c.lower + c.upper, c.width, 5, padding=2)
+        self.blocks = nn.ModuleList(_Block(c) for _ in range(c.depth))
+        self.modulation = Modulation(c.embedding, c.width, 2)
+        self.last = nn.Linear(c.width, c.upper)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(
+        self,
+        state: State,
+        log_snr: Mapping[str, Tensor],
+        cond: Mapping[str, Tensor] | None = None,
+        previous: State | None = None,
+    ) -> dict[str, Tensor]:
+        """The network's output for ``band``, (B, T, upper), given ``low`` (B, T, lower) in the condition.
+
+        Raises ``ValueError`` if the condition lacks it.
+        """
+        x, layout = state["band"], state.layout("band")
+        low = (cond or {}).get("low")
+        if low is None or low.shape[1:] != (x.shape[1], self.lower):
+            raise ValueError(f"cond must hold low, (B, {x.shape[1]}, {self.lower}), the known band")
+        low = layout.clean(low.to(x).expand(len(x), -1, -1))
+        count = layout.points(x)[:, None]
+        mean = low.sum(1) / count
+        spread = (low.square().sum(1) / count - mean.square()).clamp(min=1e-6).sqrt()
+        e = self.embed(log_snr["band"]) + self.voice(torch.cat([mean, spread], 1))
+        e = nn.functional.silu(e)
+        h: Tensor = self.first(torch.cat([low, layout.clean(x)], 2).mT).mT
+        for block in self.blocks:
+            h = block(layout.clean(h), e)
+        return {"band": layout.clean(self.last(modulated(h, *self.modulation(e))))}
+
+
+@final
+class _Block(nn.Module):
+    """A convolution along the frames and a two-layer network; the identity at initialisation."""
+
+    def __init__(self, c: BandConfig) -> None:
+        super().__init__()
+        self.along = nn.Conv1d(c.width, c.width, c.kernel, padding=c.kernel // 2, groups=c.width)
+        self.modulation = Modulation(c.embedding, c.width, 3)
+        self.up = nn.Linear(c.width, c.expansion * c.width)
+        self.down = nn.Linear(c.expansion * c.width, c.width)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(e)
+        y = modulated(self.along(x.mT).mT, shift, scale)
+        found: Tensor = x + gate * self.down(nn.functional.gelu(self.up(y)))
+        return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BandExtender:
+    """A trained model of the frequencies above a cut-off, given those below.
+
+    ``denoiser`` is an ordinary denoiser of the core, of states with the field ``band`` (B, T, upper), given ``low``
+    (B, T, lower): log-magnitudes in units of ``standard``, which has the whole spectrum's.
+    """
+
+    config: BandConfig
+    denoiser: Preconditioned
+    standard: Standard
+    sampling: SamplingConfig = SAMPLING
+    info: Mapping[str, Any] | None = None
+
+    def super_resolve(
+        self,
+        clip: Clip,
+        n: int = 1,
+        *,
+        draws: int = 1,
+        temperature: float = 0.5,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+    ) -> Clips:
+        """Put in the frequencies above the cut-off, n times; mono, at the model's rate.
+
+        Up to the cut-off the result is the given sound: the same coefficients of the Fourier transform of the whole
+        clip, phases included. Clip i depends on ``seed`` and i alone (up to rounding).
+
+        Args:
+            clip: of any rate from ``config.narrow`` on and any length; above the cut-off it is not looked at.
+            n: how many different ones.
+            draws: how many log-magnitudes are averaged: of several, the mean is nearer to what was there.
+            temperature: how far they scatter, as a share of the posterior's own spread. 1 gives samples of the
+                posterior; lower ones are nearer to what was there; 0 gives n times the same.
+            seed: of everything random.
+            steps: of the solver.
+            sampler: any of the core, instead of the model's own.
+
+        Raises:
+            ValueError: n or draws below 1, a negative temperature, a silent clip, and one of a rate that ends below the
+                cut-off.
+        """
+        c = self.config
+        if n < 1 or draws < 1:
+            raise ValueError(f"n must be at least 1, and draws, got {n} and {draws}")
+        if clip.rate < c.narrow:
+            raise ValueError(
+                f"the clip has {clip.rate} Hz, but the model must see all up to {c.cutoff:g} Hz, which takes "
+                f"{c.narrow}; super_resolve of a model of clips takes any cut-off"
+            )
+        noise = Noise(sample_seeds(seed, n * draws), temperature=temperature)
+        heard = Given.of(clip.resample(c.narrow), c)
+        found = self.standard.decode(self._drawn(heard, noise, n * draws, steps, sampler))
+        magnitude = found.unflatten(0, (n, draws)).mean(1).exp().mT
+        waves = banded(c.framing, magnitude, heard.wave, c.cutoff / c.rate)
+        return Clips([Clip(w[None] / heard.gain, c.rate) for w in waves.cpu()])
+
+    @torch.no_grad()
+    def _drawn(
+        self, heard: Given, noise: Noise, n: int, steps: int | None, sampler: Sampler | None
+    ) -> Tensor:
+        """Whole spectra (n, T, n_fft // 2 + 1) in units of the model."""
+        device = next(self.denoiser.parameters()).device
+        known = self.standard.encode(self.config.levels(heard.wave[None].to(device)))
+        low = known[:, :, : self.config.lower].expand(n, -1, -1)
+        blank = known.new_zeros(n, known.shape[1], self.config.upper)
+        like = band_state(blank, torch.full((n,), known.shape[1], device=device))
+        denoiser = self.denoiser.given({"low": low})
+        sampler = sampler or self.sampling.sampler(steps)
+        x = sampler(denoiser, denoiser.process.prior(like, noise), noise).x
+        assert isinstance(x, State)
+        return torch.cat([low, x["band"]], 2)
+
+    def to(self, device: str | torch.device) -> BandExtender:
+        """The same model on another device."""
+        return BandExtender(
+            self.config, self.denoiser.to(device), self.standard, self.sampling, self.info
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, weights rounded to float16."""
+        meta = {"band": self.config, "sampling": self.sampling, "info": dict(self.info or {})}
+        standard = {k: getattr(self.standard, k) for k in ("mean", "std")}
+        parts = {"net": self.denoiser.state_dict()}
+        return write_model(path, _KIND, meta, parts, {"standard": standard})
+
+    @classmethod
+    def load(cls, name: str | Path) -> BandExtender:
+        """A model that ships, by its name, or a file that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: neither; the message lists the names.
+            ValueError: a file of another kind.
+        """
+        return cls.from_file(SHELF.find("extender", name))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> BandExtender:
+        """Read what :meth:`save` wrote. Raises ``ValueError`` for a file of another kind."""
+        file = ModelFile.read(path, _KIND, "a model of a missing band")
+        config = file.config(BandConfig, "band")
+        denoiser = config.denoiser()
+        denoiser.load_state_dict(file.part("net"))
+        sampling = file.config(SamplingConfig, "sampling")
+        standard = Standard(**file.part("standard"))
+        return cls(config, denoiser.eval(), standard, sampling, file.meta["info"])
