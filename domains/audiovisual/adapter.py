@@ -3,7 +3,8 @@
 A batch of scenes is a state of ``film`` (B, T, C, H, W) and ``sound`` (B, S, mels), pixels and log-mel spectra in units
 of the training data's standard deviation. Either may be known, at time 0, or not there, at time 1
 (:class:`~sciffusion.inverse.KnownFields`): what is seen when something is heard, what is heard when something is seen,
-and both at once are laws of one model. Nothing else is conditioned on.
+and both at once are laws of one model. All of them may also be asked for attributes, which digit it is and who says it:
+a condition holds the number of a class for each, (B,), or the number of classes where it is left open.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal, final
 
 from torch import Tensor
 
+from sciffusion.attributes import Attributes
 from sciffusion.denoiser import Preconditioned
 from sciffusion.layout import Dense
 from sciffusion.process import Gaussian, Joint
@@ -21,11 +23,9 @@ from sciffusion.space import Euclidean
 from sciffusion.state import State
 
 from ..audio.mel import MelConfig
-from .networks import PairConfig, SceneNet
+from .networks import FIELDS, PairConfig, SceneNet
 
 __all__ = ["FIELDS", "ModelConfig", "pair"]
-
-FIELDS = ("film", "sound")
 
 
 @final
@@ -34,7 +34,8 @@ class ModelConfig:
     """A model of scenes: ``shape`` is frames, height and width of the film, at ``rate`` frames a second.
 
     The sound is seen as log-mel spectra and lasts as long as the film. ``target`` is what the network puts out: the
-    clean scene (x0), or the preconditioned v.
+    clean scene (x0), or the preconditioned v. ``attributes`` names labels of the voices that scenes may be asked by;
+    ``classes`` are the values of each, in order (empty: found in the training data).
     """
 
     channels: int = 1
@@ -44,8 +45,11 @@ class ModelConfig:
     network: PairConfig = PairConfig()
     schedule: Literal["rectified-flow", "cosine", "trig-flow", "edm"] = "rectified-flow"
     target: Literal["x0", "v"] = "x0"
+    attributes: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        Attributes(self.attributes, self.classes)  # refuses what does not fit
         if min(self.shape) < 1 or not self.rate > 0:
             raise ValueError(f"shape and rate must be positive, got {self.shape} and {self.rate}")
 
@@ -63,6 +67,11 @@ class ModelConfig:
         """How many samples these spectra are made of."""
         return self.spectra * self.mel.hop
 
+    @property
+    def asked(self) -> Attributes:
+        """What scenes may be asked by."""
+        return Attributes(self.attributes, self.classes)
+
     def process(self) -> Joint:
         """The forward process: both fields follow one schedule."""
         return Joint({k: Gaussian(SCHEDULES[self.schedule], Euclidean()) for k in FIELDS})
@@ -70,7 +79,7 @@ class ModelConfig:
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; its fields have unit variance."""
         beat = self.rate * self.mel.hop / self.mel.rate
-        net = SceneNet(self.network, self.channels, self.mel.mels, beat)
+        net = SceneNet(self.network, self.channels, self.mel.mels, beat, self.asked.sizes)
         return Preconditioned(
             net, self.process(), target=self.target, sigma_data=dict.fromkeys(FIELDS, 1.0)
         )

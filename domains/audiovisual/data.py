@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -27,13 +27,28 @@ from ..video.datasets.moving import MovingDigits
 from ..video.film import Films
 from .scene import Scenes
 
-__all__ = ["EARLIEST", "LATEST", "NUMBERS", "TalkingDigits"]
+__all__ = ["EARLIEST", "LATEST", "NUMBERS", "Rendered", "TalkingDigits"]
 
 EARLIEST, LATEST = 0.1, 1.1
 """Seconds within which a digit appears."""
 
 NUMBERS = 7
 """Uniform numbers that decide a scene: four of the flight, one of the picture, one of the moment, one of the sound."""
+
+
+@final
+class Rendered(NamedTuple):
+    """Scenes as tensors.
+
+    ``films`` are uint8 (N, T, 1, H, W), ``waves`` float32 waveforms of as many seconds (N, samples), ``digits`` (N,)
+    what is seen and said, ``moments`` (N,) the seconds after which it appears, ``voices`` (N,) the rows of the clips.
+    """
+
+    films: Tensor
+    waves: Tensor
+    digits: Tensor
+    moments: Tensor
+    voices: Tensor
 
 
 @final
@@ -72,7 +87,7 @@ class TalkingDigits:
     def scenes(
         self, n: int, *, frames: int = 16, size: tuple[int, int] = (32, 32), seed: int = 0
     ) -> Scenes:
-        """n scenes; labels: ``digit``, and ``moment``, the seconds after which it appears.
+        """n scenes; labels: those of the voices, ``digit`` among them, and ``moment``, the seconds until it appears.
 
         Raises ``ValueError`` for n or frames below 1, or a size below that of a digit.
         """
@@ -80,19 +95,16 @@ class TalkingDigits:
             raise ValueError(f"n must be at least 1, got {n}")
         u = Noise(sample_seeds(seed, n)).uniform(torch.zeros(n, NUMBERS), Dense(n)).double()
         mel = MelConfig(hop=128)
-        films, waves, digit, moment = self.render(u, frames, size, mel)
-        labels = {"digit": digit.numpy(), "moment": moment.numpy()}
-        sounds = Clips([Clip(wave[None], mel.rate) for wave in waves])
-        return Scenes(Films.of(films, self.rate), sounds, labels)
+        made = self.render(u, frames, size, mel)
+        rows = made.voices.numpy()
+        labels = {k: np.asarray(v)[rows] for k, v in self.voices.labels.items()}
+        sounds = Clips([Clip(wave[None], mel.rate) for wave in made.waves])
+        return Scenes(
+            Films.of(made.films, self.rate), sounds, {**labels, "moment": made.moments.numpy()}
+        )
 
-    def render(
-        self, u: Tensor, frames: int, size: tuple[int, int], mel: MelConfig
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Scenes of numbers (N, 7) uniform on [0, 1).
-
-        Returns films, uint8 (N, T, 1, H, W); waveforms of as many seconds, float32 (N, samples); the digits (N,); and
-        the moments (N,), in seconds.
-        """
+    def render(self, u: Tensor, frames: int, size: tuple[int, int], mel: MelConfig) -> Rendered:
+        """Scenes of numbers (N, 7) uniform on [0, 1)."""
         flying = MovingDigits(self.pictures, rate=self.rate)
         films, classes = flying.render(u[:, None, :5], frames, size)
         moment = EARLIEST + (LATEST - EARLIEST) * u[:, 5]
@@ -100,13 +112,14 @@ class TalkingDigits:
         films = films * lit[:, :, None, None, None]
         total = round(frames / self.rate * mel.rate)
         said = np.asarray(self.voices.labels["digit"]).astype(int)
-        waves = torch.zeros(len(u), total)
+        waves, voices = torch.zeros(len(u), total), torch.zeros(len(u), dtype=torch.long)
         for i, (digit, number) in enumerate(
             zip(classes[:, 0].tolist(), u[:, 6].tolist(), strict=True)
         ):
             rows = np.flatnonzero(said == digit)
-            wave = waveform(self.voices[int(rows[int(number * len(rows))])], mel)
+            voices[i] = int(rows[int(number * len(rows))])
+            wave = waveform(self.voices[int(voices[i])], mel)
             begin = round(float(moment[i]) * mel.rate)
             part = wave[: total - begin]
             waves[i, begin : begin + len(part)] = part
-        return films, waves, classes[:, 0], moment
+        return Rendered(films, waves, classes[:, 0], moment, voices)

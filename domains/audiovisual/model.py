@@ -55,8 +55,8 @@ class SceneModel:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What scenes may be asked by: nothing, but for the other half of a scene."""
-        return ()
+        """What scenes may be asked by, beside the other half of a scene."""
+        return self.config.attributes
 
     @property
     def device(self) -> torch.device:
@@ -66,8 +66,8 @@ class SceneModel:
     def sample(
         self,
         n: int = 1,
-        *,
         given: Mapping[str, object] | None = None,
+        *,
         guidance: float | None = None,
         apart: bool = False,
         seed: int = 0,
@@ -80,41 +80,42 @@ class SceneModel:
 
         Args:
             n: how many.
-            given: scenes may be asked by nothing; see :meth:`film_of` and :meth:`sound_of` for what they may be asked
-                by instead.
-            guidance: how much more film and sound agree than in the joint law, whose scale is 1 (None: the model's
-                own): away from what the model says of each with the other hidden, which costs two more calls a step.
-            apart: film and sound each by themselves, as two models that know nothing of each other would make them.
+            given: attributes by name, ``{"digit": 7, "speaker": "theo"}``: one value for all scenes, or a list with
+                one for each. What is not named, or None, is left open: film and sound find it together.
+            guidance: how much more film and sound agree, with each other and with what is given, than in the law that
+                the model learnt, whose scale is 1 (None: the model's own): away from what the model says of each with
+                nothing given and the other hidden, which costs two more calls a step.
+            apart: film and sound each by themselves, as two models that know nothing of each other would make them;
+                guidance then is away from what each says with nothing given.
             seed: of everything random.
             steps: solver steps (None: the model's own number).
             sampler: any sampler of the core, instead of the model's own.
             batch_size: scenes that are denoised together.
             progress: show a bar on a terminal.
 
-        Raises ``ValueError`` for n or steps below 1, and for anything asked by.
+        Raises ``ValueError`` for n or steps below 1, an attribute or value that the model does not know, or another
+        number of values than scenes.
         """
-        if given:
-            raise ValueError(
-                f"given names {', '.join(given)}, but scenes are asked by no attribute: film_of(sounds) and "
-                "sound_of(films) make the other half of what is there"
-            )
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        strong: Denoiser = Apart(self.denoiser) if apart else self.denoiser
+        cond = self.config.asked.condition(given or {}, n)
         scale = self.sampling.scale if guidance is None else guidance
-        if scale != 1 and not apart:
-            strong = Autoguidance(strong, Apart(self.denoiser), scale)
         films, mels, seeds = [], [], sample_seeds(seed, n)
-        for rows in track([list(r) for r in torch.arange(n).split(batch_size)], show=progress):
+        for rows in track(torch.arange(n).split(batch_size), show=progress):
+            told, nothing = self._told({k: v[rows] for k, v in cond.items()}, len(rows))
+            strong, weak = (Apart(told) if apart else told), Apart(nothing)
+            guided = strong if scale == 1 else Autoguidance(strong, weak, scale)
             like = self._blank(len(rows))
-            x = self._drawn(strong, like, [seeds[i] for i in rows], steps, sampler)
+            x = self._drawn(guided, like, [seeds[i] for i in rows.tolist()], steps, sampler)
             films.append(x["film"])
             mels.append(x["sound"])
-        return Scenes(self._films(torch.cat(films)), self._sounds(torch.cat(mels)))
+        labels = self.config.asked.labels(cond)
+        return Scenes(self._films(torch.cat(films)), self._sounds(torch.cat(mels)), labels)
 
     def film_of(
         self,
         sounds: Sequence[Clip],
+        given: Mapping[str, object] | None = None,
         *,
         guidance: float | None = None,
         seed: int = 0,
@@ -124,8 +125,9 @@ class SceneModel:
         """Films to given sounds, one to each, which come back as they are.
 
         Sounds are heard mono, at the model's rate, with a peak of 0.5, and as long as a film: what is missing is
-        silence. ``guidance`` is how much more films follow the sounds than in the conditional law (1). For the other
-        arguments see :meth:`sample`. Raises ``ValueError`` for no sounds, and for longer ones than the films.
+        silence. ``guidance`` is how much more films follow the sounds, and what is given, than in the conditional law
+        (1). For the other arguments see :meth:`sample`. Raises ``ValueError`` for no sounds, for longer ones than the
+        films, and as :meth:`sample` does.
         """
         mel, waves = self.config.mel, []
         if not len(sounds):
@@ -139,12 +141,15 @@ class SceneModel:
         heard = LogMel(mel).encode(torch.stack(waves)).mT
         like = self._blank(len(waves))
         known = like.replace({"sound": self._encoded("sound", heard)})
-        x = self._completed(known, "sound", guidance, seed, steps, sampler)
-        return Scenes(self._films(x["film"]), Clips(list(sounds)))
+        cond = self.config.asked.condition(given or {}, len(waves))
+        x = self._completed(known, "sound", cond, guidance, seed, steps, sampler)
+        labels = self.config.asked.labels(cond)
+        return Scenes(self._films(x["film"]), Clips(list(sounds)), labels)
 
     def sound_of(
         self,
         films: Sequence[Film],
+        given: Mapping[str, object] | None = None,
         *,
         guidance: float | None = None,
         seed: int = 0,
@@ -153,9 +158,12 @@ class SceneModel:
     ) -> Scenes:
         """Sounds to given films, one to each, which come back as they are.
 
-        ``guidance`` is how much more sounds follow the films than in the conditional law (1). For the other arguments
-        see :meth:`sample`. Raises ``ValueError`` for films of another shape than the model's.
+        ``guidance`` is how much more sounds follow the films, and what is given (``{"speaker": "theo"}``), than in the
+        conditional law (1). For the other arguments see :meth:`sample`. Raises ``ValueError`` for no films or films of
+        another shape than the model's, and as :meth:`sample` does.
         """
+        if not len(films):
+            raise ValueError("films must hold one film or more")
         t, h, w = self.config.shape
         want = (t, self.config.channels, h, w)
         for i, film in enumerate(films):
@@ -163,13 +171,25 @@ class SceneModel:
                 raise ValueError(f"films must be {want}, got {tuple(film.frames.shape)} at {i}")
         seen = to_floats(Films(list(films)).stack())
         known = self._blank(len(seen)).replace({"film": self._encoded("film", seen)})
-        x = self._completed(known, "film", guidance, seed, steps, sampler)
-        return Scenes(Films(list(films)), self._sounds(x["sound"]))
+        cond = self.config.asked.condition(given or {}, len(seen))
+        x = self._completed(known, "film", cond, guidance, seed, steps, sampler)
+        labels = self.config.asked.labels(cond)
+        return Scenes(Films(list(films)), self._sounds(x["sound"]), labels)
+
+    def _told(self, cond: Mapping[str, Tensor], n: int) -> tuple[Denoiser, Denoiser]:
+        """The denoiser of n scenes with a condition bound, and with one that says nothing."""
+        asked = self.config.asked
+        both = (cond, asked.condition({}, n))
+        told, nothing = (
+            self.denoiser.given({k: v.to(self.device) for k, v in c.items()}) for c in both
+        )
+        return told, nothing
 
     def _completed(
         self,
         known: State,
         field: str,
+        cond: Mapping[str, Tensor],
         guidance: float | None,
         seed: int,
         steps: int | None,
@@ -178,9 +198,10 @@ class SceneModel:
         """States of which one field is known."""
         scale = self.sampling.scale if guidance is None else guidance
         yes = {field: torch.tensor(True)}
-        strong: Denoiser = KnownFields(self.denoiser, known, yes)
+        told, nothing = self._told(cond, known.batch)
+        strong: Denoiser = KnownFields(told, known, yes)
         if scale != 1:
-            strong = Autoguidance(strong, KnownFields(self.denoiser, known, {}, yes), scale)
+            strong = Autoguidance(strong, KnownFields(nothing, known, {}, yes), scale)
         return self._drawn(strong, known, sample_seeds(seed, known.batch), steps, sampler)
 
     @torch.no_grad()

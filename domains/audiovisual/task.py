@@ -23,9 +23,12 @@ from sciffusion.state import State
 from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
 
 from ..audio.mel import LogMel
+from ..video.api import load as load_film_model
+from ..video.networks import FilmNet
 from ..video.task import Capped
 from .adapter import FIELDS, ModelConfig, pair
 from .data import NUMBERS, TalkingDigits
+from .networks import SceneNet
 
 __all__ = ["DataConfig", "ObjectiveConfig", "SceneTask", "SceneTraining", "laws", "scaled"]
 
@@ -55,7 +58,8 @@ class ObjectiveConfig:
     The logarithm of noise over signal, of both fields, is normal with ``time_mean`` and ``time_std``. A squared error
     of what is clean counts as much as one of the preconditioned output, up to ``heaviest`` times. ``known`` is the
     share of the scenes of which one field is known, ``alone`` that of which one is not there; in all others both are
-    noised alike.
+    noised alike. ``drop`` is the share of the scenes that lose an attribute, each by itself, and ``sound`` the weight
+    of the sound beside the film, much of which is silence.
     """
 
     time_mean: float = 0.8
@@ -63,6 +67,8 @@ class ObjectiveConfig:
     heaviest: float = 8.0
     known: float = 0.4
     alone: float = 0.2
+    drop: float = 0.3
+    sound: float = 2.0
 
     def __post_init__(self) -> None:
         if not (self.known >= 0 and self.alone >= 0 and self.known + self.alone <= 1):
@@ -72,9 +78,14 @@ class ObjectiveConfig:
 @final
 @dataclass(frozen=True)
 class SceneTraining:
-    """All settings of a training run: what a configuration file holds."""
+    """All settings of a training run: what a configuration file holds.
+
+    ``start`` is a trained model of films, the name of one that ships or a file, whose knowledge the half of the film
+    begins with; None: nothing.
+    """
 
     model: ModelConfig = ModelConfig()
+    start: str | None = None
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
@@ -83,49 +94,67 @@ class SceneTraining:
 @final
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Scenes ``x`` in units of the model, and which fields of them are shown and hidden, (B,) by name."""
+    """Scenes ``x`` in units of the model, their attributes, and which fields are shown and hidden, (B,) by name."""
 
     x: State
+    cond: dict[str, Tensor]
     shown: dict[str, Tensor]
     hidden: dict[str, Tensor]
 
 
 @final
 class SceneTask(Task[Batch]):
-    """Learning to generate scenes; ``pixels`` and ``spectra`` are the affine maps to the units of the model."""
+    """Learning to generate scenes; ``pixels`` and ``spectra`` are the affine maps to the units of the model.
+
+    Raises ``ValueError`` for films of another rate than the model's, and attributes that are no labels of the voices.
+    """
 
     def __init__(
         self, config: SceneTraining, scenes: TalkingDigits, valid: TalkingDigits | None = None
     ) -> None:
         if scenes.rate != config.model.rate:
             raise ValueError(f"model.rate is {config.model.rate}, but the films' is {scenes.rate}")
+        classes = config.model.asked.found(scenes.voices.labels).classes
+        config = replace(config, model=replace(config.model, classes=classes))
         self.config, self.scenes, self.valid = config, scenes, valid
         u = Noise(0).uniform(torch.zeros(256, NUMBERS), Dense(256))
-        films, mels = self._made(scenes, u)
+        films, mels, _ = self._made(scenes, u)
         # one number for all frequencies, for their differences are part of a sound; rounded, for the last digits of a
         # sum depend on the number of threads
         self.pixels, self.spectra = (_affine(v) for v in (films, mels))
-        o = config.objective
+        self.start = None if config.start is None else load_film_model(config.start)
+        if self.start is not None:
+            self.pixels = self.start.codec.affine
+        o, null = config.objective, config.model.asked.sizes
         self.objective = Objective(
             config.model.process(),
             weight=Capped(o.heaviest),
             times=LogNormal(o.time_mean, o.time_std),
+            field_weights={"sound": o.sound},
+            null=null or None,
+            drop=dict.fromkeys(null, o.drop) if null else 0.0,
         )
 
-    def _made(self, scenes: TalkingDigits, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, T, C, H, W), 0 to 1, and log-mel spectra (B, S, mels) of numbers (B, 7)."""
+    def _made(self, scenes: TalkingDigits, u: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Pixels (B, T, C, H, W), 0 to 1, log-mel spectra (B, S, mels), and attributes of numbers (B, 7)."""
         model = self.config.model
-        films, waves, _, _ = scenes.render(u.double(), model.shape[0], model.shape[1:], model.mel)
-        waves = nn.functional.pad(waves, (0, model.samples - waves.shape[1]))
-        return to_floats(films), LogMel(model.mel).encode(waves).mT
+        made = scenes.render(u.double(), model.shape[0], model.shape[1:], model.mel)
+        waves = nn.functional.pad(made.waves, (0, model.samples - made.waves.shape[1]))
+        labels = {k: np.asarray(v)[made.voices.numpy()] for k, v in scenes.voices.labels.items()}
+        return to_floats(made.films), LogMel(model.mel).encode(waves).mT, model.asked.rows(labels)
 
     def encode(self, films: Tensor, mels: Tensor) -> State:
         """Pixels and spectra as the model sees them."""
         return pair(scaled(self.pixels, films), scaled(self.spectra, mels))
 
     def model(self) -> Preconditioned:
-        """The untrained denoiser."""
-        return self.config.model.denoiser()
+        """The untrained denoiser, or one whose film begins with what a model of films knows."""
+        denoiser = self.config.model.denoiser()
+        if self.start is not None:
+            net, film = denoiser.net, self.start.denoiser.net
+            assert isinstance(net, SceneNet) and isinstance(film, FilmNet)
+            net.begin_with(film)
+        return denoiser
 
     def order(self, config: TrainConfig) -> Order:
         """All pictures once in every epoch."""
@@ -142,15 +171,17 @@ class SceneTask(Task[Batch]):
         noise, n = Noise(sample_seeds(key, 1)[0]), len(rows)
         u = noise.uniform(torch.zeros(n, NUMBERS + 1), Dense(n)).double()
         u[:, 4] = (torch.from_numpy(rows.copy()) + 0.5) / len(scenes)
-        x = self.encode(*self._made(scenes, u[:, :NUMBERS]))
+        films, mels, cond = self._made(scenes, u[:, :NUMBERS])
+        x = self.encode(films, mels)
         shown, hidden = laws(u[:, NUMBERS], self.config.objective)
         fields = {k: v.to(device) for k, v in x.items()}
-        return Batch(pair(fields["film"], fields["sound"]), shown, hidden)
+        cond = {k: v.to(device) for k, v in cond.items()}
+        return Batch(pair(fields["film"], fields["sound"]), cond, shown, hidden)
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
         """The mean squared error of both fields; what is shown or hidden costs nothing."""
         known = KnownFields(model, batch.x, batch.shown, batch.hidden)  # type: ignore[arg-type]
-        found = self.objective(known, batch.x, noise=Noise(key))
+        found = self.objective(known, batch.x, batch.cond or None, noise=Noise(key))
         return StepLoss(found.mean, {str(k): v.mean().detach() for k, v in found.per_field.items()})
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
@@ -171,7 +202,8 @@ class SceneTask(Task[Batch]):
         """Everything that shapes the run but the engine's own settings."""
         c = self.config
         parts = {"model": c.model, "data": replace(c.data, path=None), "objective": c.objective}
-        return {k: to_dict(v) for k, v in parts.items()} | {"pictures": len(self.scenes)}
+        told = {k: to_dict(v) for k, v in parts.items()}
+        return told | {"start": c.start, "pictures": len(self.scenes)}
 
 
 def laws(u: Tensor, config: ObjectiveConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -25,7 +25,7 @@ def voices() -> Clips:
     times = torch.arange(RATE // 4) / RATE
     said = [d for d in range(10) for _ in range(2)]
     clips = [Clip(0.5 * torch.sin(2 * math.pi * (200 + 60 * d) * times)[None], RATE) for d in said]
-    return Clips(clips, {"digit": np.array(said)})
+    return Clips(clips, {"digit": np.array(said), "speaker": np.array(["ann", "bob"] * 10)})
 
 
 def scenes() -> TalkingDigits:
@@ -35,10 +35,10 @@ def scenes() -> TalkingDigits:
 
 def settings() -> SceneTraining:
     """Twelve frames of 32 x 32 and a second and a half of sound, three steps of training."""
-    network = PairConfig(width=24, depth=1, heads=2, embedding=16)
+    network = PairConfig(hops=4, width=24, depth=1, heads=2, embedding=16)
     mel = MelConfig(rate=RATE, n_fft=128, hop=128, mels=16)
     return SceneTraining(
-        ModelConfig(shape=(12, 32, 32), mel=mel, network=network),
+        ModelConfig(shape=(12, 32, 32), mel=mel, network=network, attributes=("digit", "speaker")),
         train=TrainConfig(steps=3, batch_size=4, warmup=1, device="cpu", checkpoint_seconds=0),
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sciffusion.cli import main
+from sciffusion.denoiser import Denoiser
 from sciffusion.domains.audio import Clip
 from sciffusion.domains.audiovisual import (
     ObjectiveConfig,
@@ -22,8 +23,13 @@ from sciffusion.domains.audiovisual import (
 )
 from sciffusion.domains.audiovisual.adapter import pair
 from sciffusion.domains.audiovisual.task import laws
+from sciffusion.domains.video import Films, VideoModel, VideoTask, VideoTraining
+from sciffusion.domains.video import ModelConfig as VideoConfig
+from sciffusion.domains.video.networks import FilmNet, TransformerConfig, walls
 from sciffusion.inverse import KnownFields
 from sciffusion.layout import Dense
+from sciffusion.networks.modulation import modulated
+from sciffusion.networks.patches import join, split
 from sciffusion.noise import Noise
 from sciffusion.state import State
 
@@ -50,6 +56,10 @@ def near(a: Scenes, b: Scenes) -> None:
 def noised(model: SceneModel, n: int) -> State:
     noise = Noise(list(range(n)))
     return model._blank(n).map(lambda x: noise.normal(x, Dense(n)))
+
+
+def left_open(model: SceneModel) -> Denoiser:
+    return model.denoiser.given(model.config.asked.condition({}, 2))
 
 
 def test_scene_i_depends_on_the_seed_and_i_alone(model: SceneModel) -> None:
@@ -86,10 +96,11 @@ def test_a_short_sound_is_one_that_is_followed_by_silence(model: SceneModel, rea
 def test_fields_made_apart_know_nothing_of_each_other(model: SceneModel) -> None:
     # with the sound hidden, no noise of it reaches the film
     x, t = noised(model, 2), torch.tensor(0.6)
-    alone = KnownFields(model.denoiser, x, {}, {"sound": torch.tensor(True)})(x, t).x0
+    open_model = left_open(model)
+    alone = KnownFields(open_model, x, {}, {"sound": torch.tensor(True)})(x, t).x0
     other = x.replace({"sound": -x["sound"]})
-    again = KnownFields(model.denoiser, other, {}, {"sound": torch.tensor(True)})(other, t).x0
-    both, joint = (model.denoiser(v, t).x0 for v in (x, other))
+    again = KnownFields(open_model, other, {}, {"sound": torch.tensor(True)})(other, t).x0
+    both, joint = (open_model(v, t).x0 for v in (x, other))
     assert isinstance(alone, State) and isinstance(again, State)
     assert isinstance(both, State) and isinstance(joint, State)
     assert torch.equal(alone["film"], again["film"])
@@ -103,10 +114,10 @@ def test_fields_made_apart_know_nothing_of_each_other(model: SceneModel) -> None
 def test_a_network_is_told_the_noise_level_of_each_field(model: SceneModel) -> None:
     x = noised(model, 2)
     base = {"film": torch.tensor(0.5), "sound": torch.tensor(0.5)}
-    plain = model.denoiser(x, base).x0
+    plain = left_open(model)(x, base).x0
     assert isinstance(plain, State)
     for name in base:
-        moved = model.denoiser(x, base | {name: torch.tensor([0.2, 0.5])}).x0
+        moved = left_open(model)(x, base | {name: torch.tensor([0.2, 0.5])}).x0
         assert isinstance(moved, State)
         for field in base:
             assert not torch.allclose(moved[field][0], plain[field][0])
@@ -118,10 +129,113 @@ def test_time_is_one_axis_for_both(model: SceneModel) -> None:
     assert isinstance(net, SceneNet)
     places = net._places(torch.zeros(1, 1, 12, 32, 32), (12, 2, 2), model.config.spectra)
     pairs = net.rotary.pairs
-    film, sound = places[: 12 * 4 : 4, :pairs], places[12 * 4 :, :pairs]
+    film, sound = places["film"][::4, :pairs], places["sound"][:, :pairs]
     # a token of sound holds 4 spectra of 32 ms, so the first frame at 0.125 s lies a little before the second token
     wanted = film[1][None] ** (0.128 / 0.125)
     torch.testing.assert_close(sound[1][:1], wanted[0][:1])
+    # and neighbours among them are as far apart as patches are
+    right = places["film"][1, 2 * pairs : 3 * pairs]
+    torch.testing.assert_close(places["sound"][1, 2 * pairs : 3 * pairs], right)
+
+
+def film_task(attributes: tuple[str, ...] = ("digit",), **network: int) -> VideoModel:
+    """An untrained model of films of the size of the scenes', whose output is not zero."""
+    shape = {"patch": 16, "width": 24, "depth": 1, "heads": 2, "embedding": 16} | network
+    config = VideoTraining(
+        VideoConfig(
+            network=TransformerConfig(attention="full", **shape),  # type: ignore[arg-type]
+            attributes=attributes,
+        )
+    )
+    task = VideoTask(config, config.data.lessons())
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        k: v + 0.05 * torch.randn(v.shape, generator=generator)
+        for k, v in task.model().state_dict().items()
+    }
+    return VideoModel.from_training(task, weights)
+
+
+def test_the_stream_of_films_begins_as_the_network_of_films(tmp_path: Path) -> None:
+    path = film_task().save(tmp_path / "film.safetensors")
+    film = VideoModel.from_file(path)
+    task = SceneTask(replace(settings(), start=str(path)), scenes())
+    net = task.model().net
+    assert isinstance(net, SceneNet)
+    x, level = torch.randn(2, 12, 1, 32, 32), torch.tensor([0.3, -1.0])
+    cond = {"digit": torch.tensor([3, 10]), "speaker": torch.tensor([0, 2])}
+    seen, grid = x.transpose(1, 2), (12, 2, 2)
+    # what all blocks of the film do without those of the sound: the attention among its own tokens
+    vector = net._vector({"film": level, "sound": torch.tensor([2.0, 0.5])}, cond, 2)
+    tokens = net.first["film"](split(torch.cat((seen, walls(seen)), 1), (1, 16, 16)))
+    places = net._places(seen, grid, 48)["film"]
+    for block in net._pairs():
+        tokens = block._stream("film")(tokens, vector, places, None, None, None)
+    done = net.last["film"](modulated(tokens, *net.modulation["film"](vector)))
+    made = join(done, (1, 16, 16), grid).transpose(1, 2)
+    torch.testing.assert_close(made, film.denoiser.net(x, level, cond))
+    assert torch.equal(task.pixels.mean, film.codec.affine.mean)
+
+
+def test_a_film_model_of_another_architecture_is_refused() -> None:
+    net = SceneTask(settings(), scenes()).model().net
+    assert isinstance(net, SceneNet)
+    for network in ({"depth": 2}, {"width": 32}, {"patch": 8}):
+        other = film_task((), **network).denoiser.net
+        assert isinstance(other, FilmNet)
+        with pytest.raises(ValueError, match=r"transformer of 1 blocks|another architecture"):
+            net.begin_with(other)
+
+
+def test_a_scene_follows_what_is_asked_of_it_and_not_what_is_asked_of_others(
+    model: SceneModel,
+) -> None:
+    asked = model.sample(2, {"digit": [3, None], "speaker": "bob"}, seed=3, steps=2)
+    assert asked.labels["digit"].tolist() == ["3", ""]
+    assert asked.labels["speaker"].tolist() == ["bob", "bob"]
+    near(asked[:1], model.sample(1, {"digit": 3, "speaker": "bob"}, seed=3, steps=2))
+    other = model.sample(2, {"digit": [3, 5], "speaker": "bob"}, seed=3, steps=2)
+    near(asked[:1], other[:1])
+    for a, b in ((asked.films, other.films), (asked.sounds, other.sounds)):
+        one, two = (v.stack() if isinstance(v, Films) else v[1].samples for v in (a, b))
+        assert not torch.equal(one[-1], two[-1])
+    free = model.sample(2, {"speaker": "bob"}, seed=3, steps=2)
+    assert not torch.equal(free.films[0].frames, asked.films[0].frames)
+    near(free[1:], Scenes(asked.films[1:], asked.sounds[1:]))
+
+
+def test_a_half_is_made_as_is_asked(model: SceneModel, real: Scenes) -> None:
+    ann, bob = (
+        model.sound_of(real.films, {"speaker": who}, steps=2, seed=1) for who in ("ann", "bob")
+    )
+    assert not torch.equal(ann.sounds[0].samples, bob.sounds[0].samples)
+    three, five = (model.film_of(real.sounds, {"digit": d}, steps=2, seed=1) for d in (3, 5))
+    assert not torch.equal(three.films[0].frames, five.films[0].frames)
+
+
+def test_attributes_of_a_batch_are_those_of_the_voices_and_dropped_each_by_itself() -> None:
+    source, config = scenes(), settings()
+    task = SceneTask(config, source)
+    batch = task.batch(np.arange(64), 0, torch.device("cpu"))
+    u = torch.rand(40, 7, generator=torch.Generator().manual_seed(2)).double()
+    made = source.render(u, 12, (32, 32), config.model.mel)
+    _, _, cond = task._made(source, u)
+    assert cond["digit"].tolist() == made.digits.tolist()
+    assert cond["speaker"].tolist() == (made.voices % 2).tolist()  # ann and bob in turn
+    assert {int(d) for d in batch.cond["digit"]} == set(range(10))
+    told: list[dict[str, torch.Tensor]] = []
+    model = task.model()
+    model.net.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(args[2]), with_kwargs=True
+    )
+    for key in range(20):
+        task.loss(model, batch, key)
+    digit, speaker = (
+        torch.cat([c[k] for c in told]) == n for k, n in (("digit", 10), ("speaker", 2))
+    )
+    for lost in (digit, speaker):
+        assert abs(float(lost.double().mean()) - 0.3) < 0.05
+    assert abs(float((digit & speaker).double().mean()) - 0.09) < 0.03
 
 
 def test_shares_of_known_and_hidden_fields_are_those_that_are_asked_for() -> None:
@@ -185,14 +299,17 @@ def test_training_writes_a_model_that_the_command_line_samples(tmp_path: Path) -
 
 
 def test_the_recipe_is_read() -> None:
-    assert recipe("talking-digits").model.spectra == 128
+    assert recipe("talking-digits").model.spectra == 126
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda m: m.sample(0), "n must be at least 1"),
-        (lambda m: m.sample(1, given={"digit": 3}), "film_of"),
+        (lambda m: m.sample(1, {"digit": 12}), "digit must be one of"),
+        (lambda m: m.sample(1, {"voice": "ann"}), "this model knows digit, speaker"),
+        (lambda m: m.sample(2, {"digit": [1, 2, 3]}), "digit has 3 values for 2 samples"),
+        (lambda m: m.sound_of([]), "films must hold"),
         (lambda m: m.film_of([]), "sounds must hold"),
         (lambda m: m.film_of([Clip(torch.ones(1, 9000), 4000)]), "must last 1.536 s at most"),
         (
@@ -202,6 +319,10 @@ def test_the_recipe_is_read() -> None:
         (
             lambda m: m.denoiser.net(pair(torch.zeros(1, 2, 1, 20, 32), torch.zeros(1, 4, 16)), {}),
             "multiples of 16",
+        ),
+        (
+            lambda m: m.denoiser(m._blank(1), torch.tensor(0.5), {"digit": torch.tensor([1])}),
+            r"no entry for \['speaker'\]",
         ),
     ],
 )

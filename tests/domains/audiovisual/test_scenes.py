@@ -42,16 +42,18 @@ def test_a_scene_is_dark_and_silent_until_its_moment_and_neither_afterwards(made
 
 def test_the_digit_flies_as_it_would_have_done_unseen() -> None:
     u = torch.rand(1, 7, generator=torch.Generator().manual_seed(0)).double()
-    films, _, _, moment = scenes().render(u, 12, (32, 32), MelConfig(rate=RATE, hop=64))
+    made = scenes().render(u, 12, (32, 32), MelConfig(rate=RATE, hop=64))
     free, _ = MovingDigits(digits("test")).render(u[:, None, :5], 12, (32, 32))
-    first = int(np.ceil(float(moment) * 8))
-    assert torch.equal(films[:, first:], free[:, first:])
+    first = int(np.ceil(float(made.moments) * 8))
+    assert torch.equal(made.films[:, first:], free[:, first:])
 
 
 def test_what_is_heard_is_the_digit_that_is_seen() -> None:
     u = torch.rand(20, 7, generator=torch.Generator().manual_seed(1)).double()
-    _, waves, digit, _ = scenes().render(u, 12, (32, 32), MelConfig(rate=4000, hop=64))
-    for wave, d in zip(waves, digit.tolist(), strict=True):
+    made = scenes().render(u, 12, (32, 32), MelConfig(rate=4000, hop=64))
+    said = np.asarray(voices().labels["digit"])[made.voices.numpy()]
+    assert said.tolist() == made.digits.tolist()
+    for wave, d in zip(made.waves, made.digits.tolist(), strict=True):
         pitch = float(torch.fft.rfft(wave, 8000).abs().argmax()) / 2
         assert abs(pitch - (200 + 60 * d)) < 6
 
