@@ -8,6 +8,10 @@ and speaker. Each window of a second is compared with what was given: its level 
 centroid (as a ratio), and for notes the distance of the pitch that swift-f0 hears from the note's, in cents, of windows
 in which it hears one (``voiced``). Means over clips with 95 % bootstrap intervals. A note that dies away, or a speaker
 who falls silent, has not drifted in spectrum, but does show here, in level.
+
+``digits``: what follows a word that is over is silence, if the model is right. ``words``: so a speaker goes on by more
+words; random digits, asked of the same speaker, follow the given one (``joined``), and the shipped judge says how many
+of those that begin in each second are heard as digit and speaker.
 """
 
 from __future__ import annotations
@@ -23,12 +27,14 @@ from audio_table import Row, chosen, with_interval, write
 from torch import Tensor
 
 from sciffusion.domains import audio
-from sciffusion.domains.audio import AudioModel, Clip, Clips
+from sciffusion.domains.audio import AudioModel, Clip, Clips, joined
 from sciffusion.domains.audio.datasets import split
+from sciffusion.domains.audio.judges import Judge
 from sciffusion.domains.audio.oracles import PitchTracker, cents, hertz
 
 SUSTAINED = ("flute", "clarinet", "violin", "trumpet", "alto_sax", "cello", "oboe", "trombone")
 SECONDS = 10
+PAUSE = 0.15
 
 
 def level(wave: Tensor) -> float:
@@ -84,12 +90,46 @@ def drift(
     return table
 
 
+def words(model: AudioModel, clips: Clips, seed: int) -> list[Row]:
+    """A row for every second of a given word and those that follow it."""
+    rng, judge, spent = np.random.default_rng(seed), Judge.load("fsdd"), time.process_time()
+    levels: list[list[float]] = []
+    right: list[list[list[float]]] = [[[], []] for _ in range(SECONDS)]
+    for i, clip in enumerate(clips):
+        asked = {
+            "digit": rng.integers(0, 10, 2 * SECONDS).tolist(),
+            "speaker": [clips.labels["speaker"][i]] * (2 * SECONDS),
+        }
+        made = model.sample(2 * SECONDS, asked, seed=seed + i, progress=False)
+        heard, begins = judge(made.clips), clip.seconds + PAUSE
+        verdicts = [heard.right(k, np.asarray(asked[k])).tolist() for k in ("digit", "speaker")]
+        for k, part in enumerate(made):
+            if begins < SECONDS:
+                for found, verdict in zip(right[int(begins)], verdicts, strict=True):
+                    found.append(verdict[k])
+            begins += part.seconds + PAUSE
+        whole = joined([clip, *made], PAUSE).samples[0].split(clip.rate)[:SECONDS]
+        levels.append([level(w) - level(clip.samples[0]) for w in whole])
+    spent = (time.process_time() - spent) / len(clips)
+    table: list[Row] = []
+    for k, (values, (digit, speaker)) in enumerate(zip(np.array(levels).T, right, strict=True)):
+        row: Row = {
+            "": "words",
+            "second": str(k + 1),
+            "level, dB": with_interval(values.tolist()),
+            "digit": f"{int(sum(digit))} of {len(digit)}",
+            "speaker": f"{int(sum(speaker))} of {len(speaker)}",
+        }
+        table.append(row | ({"CPU s": spent} if k == 0 else {}))
+    return table
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--digits", type=Path, help="fsdd.npz")
     parser.add_argument("--notes", type=Path, help="gm_notes.npz")
-    parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -106,6 +146,7 @@ def main() -> None:
         picked = chosen(test, args.n, 0.3, args.seed)
         asked = [{k: test.labels[k][i] for k in ("digit", "speaker")} for i in picked]
         rows += drift("digits", audio.load("fsdd"), test[np.array(picked)], asked, args.seed)
+        rows += words(audio.load("fsdd"), test[np.array(picked)], args.seed)
     kinds = [k for k in ("notes", "digits") if getattr(args, k) is not None]
     write(
         "_".join(["audio_extend", *kinds]),

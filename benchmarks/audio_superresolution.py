@@ -2,20 +2,25 @@
 
     python benchmarks/audio_superresolution.py fsdd.npz
 
-Test clips of 0.25 to 1 s are resampled to 4 kHz; the model is told nothing else. ``one draw`` is what
-``super_resolve`` does by default, at the temperature 0.5; ``posterior sample`` has the temperature 1; ``mean of 8`` is
-the sound of the mean log-mel of eight draws. Against them: cubic splines and a sinc, which put
-nothing there, and a ridge regression of the upper log-mels of a frame on the lower ones of five neighbouring frames,
-fitted on training clips (its strength on others of them), whose phases are found in the very same way as those of the
-model. ``right mel``: the log-mels of the recording itself, sounded in that way: what is lost however good the mel is.
-LSD: the root mean square over the frequencies above 1.8 kHz, or over all, of the difference of log power above 1e-6, in
-dB. Intervals are 95 % bootstrap ones over clips.
+Test clips of 0.25 to 1 s are resampled to 4 kHz; the models are told nothing else. ``band model`` has learnt just this
+(``BandExtender.load("fsdd")``), ``model of clips`` is the one that also speaks, asked by posterior sampling
+(``audio.load("fsdd")``). ``one draw`` is what their ``super_resolve`` does by default, at the temperature 0.5;
+``posterior sample`` has the temperature 1; ``mean of 8`` is the sound of the mean log spectrum of eight draws. Against
+them: cubic splines and a sinc, which put nothing there, and ridge regressions, fitted on training clips (their strength
+on others of them): of the upper log-mels of a frame on the lower ones of five neighbouring frames, sounded as those of
+the model of clips, and of upper log-magnitudes on the lower ones of seven frames and their mean over the clip, sounded
+as those of the band model. ``right mel`` and ``right magnitudes`` are those of the recording itself, sounded in these
+ways: what is lost however good they are. LSD: the root mean square over the frequencies above 1.8 kHz, or over all, of
+the difference of log power above 1e-6, in dB. Intervals are 95 % bootstrap ones over clips.
+
+``--choose`` measures settings of the band model instead, on test clips that are not among the ``--n`` measured ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,28 +32,27 @@ from torch import Tensor
 
 from sciffusion.domains import audio
 from sciffusion.domains.audio import AudioModel, Clip, Clips, LogMel
+from sciffusion.domains.audio.bandwidth import BandExtender
 from sciffusion.domains.audio.datasets import split
 from sciffusion.domains.audio.given import Given
 from sciffusion.domains.audio.judges import Judge
+from sciffusion.domains.audio.recovery import banded
 from sciffusion.domains.audio.repair import in_band, lower_bins
 
 CUTOFF = 1800.0
-AROUND = 2
 
 
-def features(mel: Tensor, low: Tensor) -> Tensor:
-    """The lower mels of every frame and its neighbours, (T, features)."""
-    x = mel[:, low]
-    padded = torch.cat([x[:1]] * AROUND + [x] + [x[-1:]] * AROUND)
-    parts = [padded[i : i + len(x)] for i in range(2 * AROUND + 1)]
+def features(x: Tensor, around: int) -> Tensor:
+    """What is known (T, k) of every frame and so many neighbours on each side, (T, features)."""
+    padded = torch.cat([x[:1]] * around + [x] + [x[-1:]] * around)
+    parts = [padded[i : i + len(x)] for i in range(2 * around + 1)]
     return torch.cat([*parts, torch.ones(len(x), 1)], 1)
 
 
-class Ridge:
-    """Upper log-mels from lower ones, in units of a model."""
+class Ridge(ABC):
+    """What lies above the cut-off as a linear function of what lies below."""
 
-    def __init__(self, model: AudioModel, clips: Clips) -> None:
-        self.model, self.low = model, lower_bins(model.config.mel, CUTOFF)
+    def __init__(self, clips: Clips) -> None:
         pairs = [self.pair(c) for c in clips]
         half = len(pairs) * 4 // 5
         best = (float("inf"), 0.0)
@@ -59,13 +63,9 @@ class Ridge:
         self.strength = best[1]
         self.weights = self.fit(pairs, self.strength)
 
+    @abstractmethod
     def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """What is seen of a clip at 4 kHz, and what is wanted."""
-        heard = Given.of(clip.resample(4000), self.model.config.mel)
-        seen = self.model.frames(heard.wave)
-        wave = heard.gain * clip.samples[:, : len(heard.wave)]
-        truth = self.model.standard.encode(LogMel(self.model.config.mel).encode(wave)[0].mT)
-        return features(seen, self.low), truth[:, ~self.low]
 
     @staticmethod
     def fit(pairs: list[tuple[Tensor, Tensor]], strength: float) -> Tensor:
@@ -73,12 +73,71 @@ class Ridge:
         gram = x.mT @ x + strength * torch.eye(x.shape[1], dtype=torch.float64)
         return torch.linalg.solve(gram, x.mT @ y).float()
 
+    @abstractmethod
     def __call__(self, clip: Clip) -> Clip:
         """The clip with the upper band that the regression tells."""
+
+
+class MelRidge(Ridge):
+    """Of log-mels, in units of a model of clips."""
+
+    def __init__(self, model: AudioModel, clips: Clips) -> None:
+        self.model, self.low = model, lower_bins(model.config.mel, CUTOFF)
+        super().__init__(clips)
+
+    def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        heard = Given.of(clip.resample(4000), self.model.config.mel)
+        seen = self.model.frames(heard.wave)
+        wave = heard.gain * clip.samples[:, : len(heard.wave)]
+        truth = self.model.standard.encode(LogMel(self.model.config.mel).encode(wave)[0].mT)
+        return features(seen[:, self.low], 2), truth[:, ~self.low]
+
+    def __call__(self, clip: Clip) -> Clip:
         heard = Given.of(clip, self.model.config.mel)
         frames = self.model.frames(heard.wave)
-        frames[:, ~self.low] = features(frames, self.low) @ self.weights
+        frames[:, ~self.low] = features(frames[:, self.low], 2) @ self.weights
         return in_band(self.model, heard, frames[None], CUTOFF)[0]
+
+
+class MagnitudeRidge(Ridge):
+    """Of log-magnitudes, in units of a model of a band."""
+
+    def __init__(self, band: BandExtender, clips: Clips) -> None:
+        self.band = band
+        super().__init__(clips)
+
+    def seen(self, heard: Given) -> Tensor:
+        """The known levels of every frame, of its neighbours, and of all frames on average."""
+        levels = self.band.standard.encode(self.band.config.levels(heard.wave[None])[0])
+        low = levels[:, : self.band.config.lower]
+        return torch.cat([features(low, 3), low.mean(0).expand_as(low)], 1)
+
+    def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        heard = Given.of(clip.resample(4000), self.band.config)
+        wave = heard.gain * clip.samples[:, : len(heard.wave)]
+        truth = self.band.standard.encode(self.band.config.levels(wave)[0])
+        return self.seen(heard), truth[:, self.band.config.lower :]
+
+    def __call__(self, clip: Clip) -> Clip:
+        heard = Given.of(clip, self.band.config)
+        upper = self.seen(heard) @ self.weights
+        blank = torch.zeros(len(upper), self.band.config.lower)
+        levels = self.band.standard.decode(torch.cat([blank, upper], 1))
+        return sounded(self.band, heard, levels)
+
+
+def sounded(band: BandExtender, heard: Given, levels: Tensor) -> Clip:
+    """Log-magnitudes (T, F) as the band model sounds its own."""
+    c = band.config
+    wave = banded(c.framing, levels.exp().mT[None], heard.wave, c.cutoff / c.rate)[0]
+    return Clip(wave[None] / heard.gain, c.rate)
+
+
+def right_magnitudes(band: BandExtender, clip: Clip, truth: Clip) -> Clip:
+    """The recording's own magnitudes in the upper band, sounded as the others are."""
+    heard = Given.of(clip, band.config)
+    wave = heard.gain * truth.samples[:, : len(heard.wave)]
+    return sounded(band, heard, band.config.levels(wave)[0])
 
 
 def right(model: AudioModel, clip: Clip, truth: Clip) -> Clip:
@@ -110,40 +169,72 @@ def distances(model: AudioModel, made: Clip, truth: Clip) -> tuple[float, float]
     return float(error[upper].mean(0).sqrt().mean()), float(error.mean(0).sqrt().mean())
 
 
+def candidates(band: BandExtender, seed: int) -> dict[str, Callable[[Clip, Clip], Clip]]:
+    """Settings of the band model among which to choose."""
+
+    def way(temperature: float, steps: int, draws: int) -> Callable[[Clip, Clip], Clip]:
+        return lambda clip, truth: band.super_resolve(
+            clip, temperature=temperature, steps=steps, draws=draws, seed=seed
+        )[0]
+
+    grid = [(t, 12, 1) for t in (0.0, 0.3, 0.5, 0.7, 1.0)]
+    grid += [(t, 12, 8) for t in (0.5, 0.7, 1.0)] + [(0.5, 6, 8), (0.5, 24, 8)]
+    return {f"temperature {t:g}, {s} steps, {d} draws": way(t, s, d) for t, s, d in grid}
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--n", type=int, default=40)
+    parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--band", default="fsdd", help="the name of one that ships, or a file")
+    parser.add_argument("--choose", type=int, default=0, help="other clips to choose settings on")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model, judge = audio.load("fsdd"), Judge.load("fsdd")
+    model, judge, band = audio.load("fsdd"), Judge.load("fsdd"), BandExtender.load(args.band)
     train, test = (split(f"fsdd:{k}", args.data) for k in ("train", "test"))
-    ridge = Ridge(model, train[np.array(chosen(train, 400, 0.25, args.seed))])
-    rows = chosen(test, args.n, 0.25, args.seed)
+    rows = chosen(test, args.n + args.choose, 0.25, args.seed)
+    rows = rows[args.n :] if args.choose else rows
     truths = [test[i] for i in rows]
-    ways: dict[str, Callable[[Clip, Clip], Clip]] = {
-        "recording": lambda clip, truth: truth,
-        "spline": lambda clip, truth: spline(clip),
-        "sinc": lambda clip, truth: clip.resample(8000),
-        "ridge on mel": lambda clip, truth: ridge(clip),
-        "one draw": lambda clip, truth: model.super_resolve(clip, seed=args.seed)[0],
-        "posterior sample": lambda clip, truth: model.super_resolve(
-            clip, temperature=1.0, seed=args.seed
-        )[0],
-        "mean of 8": lambda clip, truth: model.super_resolve(clip, draws=8, seed=args.seed)[0],
-        "right mel": lambda clip, truth: right(model, clip, truth),
-    }
+    ways, notes = candidates(band, args.seed), ""
+    if not args.choose:
+        fitted = train[np.array(chosen(train, 400, 0.25, args.seed))]
+        mels, magnitudes = MelRidge(model, fitted), MagnitudeRidge(band, fitted)
+        strengths = f"{mels.strength:g} and {magnitudes.strength:g}"
+        notes = f"; the ridge regressions have the strengths {strengths}"
+        own = {
+            "one draw": {},
+            "posterior sample": {"temperature": 1.0},
+            "mean of 8": {"draws": 8},
+        }
+        made = {
+            f"{name}: {way}": lambda clip, truth, f=f, kw=kw: f(clip, seed=args.seed, **kw)[0]
+            for name, f in (
+                ("model of clips", model.super_resolve),
+                ("band model", band.super_resolve),
+            )
+            for way, kw in own.items()
+        }
+        ways = {
+            "recording": lambda clip, truth: truth,
+            "spline": lambda clip, truth: spline(clip),
+            "sinc": lambda clip, truth: clip.resample(8000),
+            "ridge on mel": lambda clip, truth: mels(clip),
+            "ridge on magnitudes": lambda clip, truth: magnitudes(clip),
+            **made,
+            "right mel": lambda clip, truth: right(model, clip, truth),
+            "right magnitudes": lambda clip, truth: right_magnitudes(band, clip, truth),
+        }
     table: list[Row] = []
     for name, raise_rate in ways.items():
         start = time.process_time()
-        made = [raise_rate(t.resample(4000), t) for t in truths]
-        spent = (time.process_time() - start) / len(made)
+        results = [raise_rate(t.resample(4000), t) for t in truths]
+        spent = (time.process_time() - start) / len(results)
         upper, every = zip(
-            *(distances(model, m, t) for m, t in zip(made, truths, strict=True)), strict=True
+            *(distances(model, m, t) for m, t in zip(results, truths, strict=True)), strict=True
         )
-        heard = judge(made).right("digit", test.labels["digit"][rows])
+        heard = judge(results).right("digit", test.labels["digit"][rows])
         table.append(
             {
                 "": name,
@@ -154,12 +245,11 @@ def main() -> None:
             }
         )
         print(table[-1], flush=True)
-    settings = {"clips": len(rows), "seed": args.seed, "ridge": ridge.strength, "cutoff": CUTOFF}
     write(
-        "audio_superresolution",
-        settings | {"model": "fsdd"},
+        "audio_superresolution" + ("_choice" if args.choose else ""),
+        {"clips": len(rows), "seed": args.seed, "cutoff": CUTOFF, "model": "fsdd"},
         table,
-        f"{len(rows)} test clips, seed {args.seed}; the ridge regression has the strength {ridge.strength:g}.",
+        f"{len(rows)} test clips, seed {args.seed}{notes}.",
     )
 
 

@@ -20,6 +20,7 @@ from .model import AudioModel
 from .networks import FramesConfig, PatchesConfig, UNetConfig
 from .recovery import GriffinLim, Recovery
 from .reference import ReferenceConfig
+from .sequence import joined
 from .sources import demo, judge, read
 from .stft import ComplexSTFT
 from .task import AudioTask, AudioTraining, DataConfig, ObjectiveConfig
@@ -59,6 +60,7 @@ __all__ = [
     "brightness",
     "check_output",
     "demo",
+    "joined",
     "judge",
     "load",
     "loudness",

@@ -95,8 +95,8 @@ def extend(
     """Make a clip longer, ``seconds`` in all, n times; for the arguments see :func:`inpaint`.
 
     The given part is unchanged, bit by bit. What follows is made from window to window, of the length of the longest
-    training clip, each with half a window of what came before. At the temperature 1 the spread of many windows adds up,
-    and levels fall.
+    training clip, each with half a window of what came before, most of it what was given. At the temperature 1 the
+    spread of many windows adds up, and levels fall.
 
     Raises:
         ValueError: ``seconds`` not above the clip's own, a silent clip, and what :func:`inpaint` refuses.
