@@ -2,7 +2,8 @@
 
 A batch is a state with one field, ``points`` (B, N, 3), padded under a mask, in units of the training data's standard
 deviation. It lives on the subspace of zero centre of mass, as its noise does: where a shape lies in space is nothing
-that a model could learn.
+that a model could learn. The noise of chains is a random walk whose steps are as long as those of the data
+(:class:`~sciffusion.space.Chain`): neighbours stay neighbours at every noise level.
 
 A condition is a mapping with one entry for each attribute of the data (``label``, or any other): the number of its
 class, (B,), or the number of classes where the attribute is left open.
@@ -22,7 +23,7 @@ from sciffusion.layout import Masked
 from sciffusion.process import Gaussian, Joint
 from sciffusion.sampling import SamplingConfig
 from sciffusion.schedule.named import SCHEDULES
-from sciffusion.space import ZeroCoM
+from sciffusion.space import Chain, ZeroCoM
 from sciffusion.state import State
 
 from .networks import SetTransformer, SetTransformerConfig
@@ -39,14 +40,16 @@ class ModelConfig:
     """A model of shapes: its network, and what it is conditioned on.
 
     ``scale`` is the length that one unit of the network stands for (None: measured, the root mean square coordinate of
-    the centred training data). ``sizes`` are numbers of points that a sample may have, drawn evenly (empty: 101
-    quantiles of the training data). ``attributes`` names labels that shapes may be asked by; ``classes`` are the values
-    of each, in order (empty: found in the training data).
+    the centred training data). ``bond`` is, in that unit, the root mean square coordinate of a step from a point to the
+    next (None: measured); it counts where ``network.chain`` says that the points are chains. ``sizes`` are numbers of
+    points that a sample may have, drawn evenly (empty: 101 quantiles of the training data). ``attributes`` names labels
+    that shapes may be asked by; ``classes`` are the values of each, in order (empty: found in the training data).
     """
 
     network: SetTransformerConfig = SetTransformerConfig()
     schedule: Literal["rectified-flow", "cosine", "trig-flow"] = "rectified-flow"
     scale: float | None = None
+    bond: float | None = None
     sizes: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ("label",)
     classes: tuple[tuple[str, ...], ...] = ()
@@ -54,6 +57,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.scale is not None and self.scale <= 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
+        if self.bond is not None and self.bond <= 0:
+            raise ValueError(f"bond must be positive, got {self.bond}")
         if self.sizes and min(self.sizes) < 2:
             raise ValueError(f"sizes must be at least 2 points, got {min(self.sizes)}")
         Attributes(self.attributes, self.classes)  # refuses what does not fit
@@ -65,11 +70,12 @@ class ModelConfig:
 
     def process(self) -> Joint:
         """The forward process."""
-        return Joint({"points": Gaussian(SCHEDULES[self.schedule], ZeroCoM())})
+        space = Chain(self.bond or 1.0) if self.network.chain else ZeroCoM()
+        return Joint({"points": Gaussian(SCHEDULES[self.schedule], space)})
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""
-        net = SetTransformer(self.network, self.asked.sizes)
+        net = SetTransformer(self.network, self.asked.sizes, self.bond or 1.0)
         return Preconditioned(net, self.process(), sigma_data=1.0)
 
 

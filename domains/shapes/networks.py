@@ -1,4 +1,4 @@
-"""The network of shapes: attention among the points of a set, whose order it cannot know."""
+"""The network of shapes: attention among the points of a set, whose order it cannot know, or of a chain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sciffusion.layout import Dense, Masked
 from sciffusion.networks import FourierEmbedding, NoiseLevel
 from sciffusion.networks.blocks import Block
 from sciffusion.networks.modulation import Modulation, modulated
+from sciffusion.networks.rotary import Rotary
 from sciffusion.state import State
+
+from .chains import Neighbours, Steps
 
 __all__ = ["SetTransformer", "SetTransformerConfig"]
 
@@ -21,7 +24,11 @@ __all__ = ["SetTransformer", "SetTransformerConfig"]
 @final
 @dataclass(frozen=True)
 class SetTransformerConfig:
-    """A transformer over points: ``fourier`` features of every coordinate are its first layer's input beside it."""
+    """A transformer over points: ``fourier`` features of every coordinate are its first layer's input beside it.
+
+    ``chain`` says that the order of the points means something, and how many neighbours each is told of on both sides
+    (see :mod:`.chains`); 0: the points are a set.
+    """
 
     width: int = 128
     depth: int = 6
@@ -29,22 +36,27 @@ class SetTransformerConfig:
     expansion: float = 2.0
     embedding: int = 128
     fourier: int = 16
+    chain: int = 0
 
 
 @final
 class SetTransformer(nn.Module):
-    """Blocks of self-attention without places, told the noise level, the number of points and what is asked for.
+    """Blocks of self-attention, told the noise level, the number of points and what is asked for.
 
     Permuting the points permutes the output, and padding changes nothing (Lee et al., Set Transformer, 2019; here with
-    full attention, and adaLN-zero blocks). Called as :class:`~sciffusion.denoiser.Preconditioned` calls it, with the
-    field ``points`` (B, N, 3), ``Dense`` or ``Masked``.
+    full attention, and adaLN-zero blocks). The points of a chain have places, which are rotary, and know their
+    neighbours. Called as :class:`~sciffusion.denoiser.Preconditioned` calls it, with the field ``points`` (B, N, 3),
+    ``Dense`` or ``Masked``; the points of a chain are the first ones of its row.
 
     Args:
         config: sizes.
         attributes: the number of classes of every attribute; one more means that it is left open.
+        bond: of chains, the standard deviation of a coordinate of a step.
     """
 
-    def __init__(self, config: SetTransformerConfig, attributes: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: SetTransformerConfig, attributes: Mapping[str, int], bond: float = 1.0
+    ) -> None:
         super().__init__()
         width, embedding = config.width, config.embedding
         self.embed = NoiseLevel(embedding, 1)
@@ -52,13 +64,18 @@ class SetTransformer(nn.Module):
             {k: nn.Embedding(n + 1, embedding) for k, n in attributes.items()}
         )
         self.fourier = FourierEmbedding(config.fourier, 8.0, 0.5)
-        self.inner = nn.Linear(3 * (1 + config.fourier), width)
+        self.near = Neighbours(config.chain, bond) if config.chain else None
+        self.rotary = Rotary(width // config.heads, (False,)) if config.chain else None
+        told = self.near.width if self.near is not None else 0
+        self.inner = nn.Linear(3 * (1 + config.fourier) + told, width)
         hidden = round(config.expansion * width)
         self.blocks = nn.ModuleList(
             Block(width, config.heads, hidden, embedding) for _ in range(config.depth)
         )
         self.modulation = Modulation(embedding, width, 2)
-        self.outer = nn.Linear(width, 3)
+        self.outer: nn.Linear | Steps = (
+            nn.Linear(width, 3) if self.near is None else Steps(width, self.near.vectors, bond)
+        )
 
     def forward(
         self,
@@ -84,10 +101,17 @@ class SetTransformer(nn.Module):
         embedding: Tensor = self.embed(log_snr["points"], (size / 100).log()[:, None])
         for name, table in self.tables.items():
             embedding = embedding + table(cond[name].expand(x.batch))
-        waves = self.fourier(points).to(points.dtype).flatten(2)
-        h = self.inner(torch.cat((points, waves), -1))
         mask = layout.mask if isinstance(layout, Masked) else None
+        told = [points, self.fourier(points).to(points.dtype).flatten(2)]
+        rotation, vectors = None, None
+        if self.near is not None and self.rotary is not None:
+            features, vectors = self.near(points, layout.points(points))
+            told.append(features)
+            places = torch.arange(points.shape[1], device=points.device, dtype=torch.float32)
+            rotation = self.rotary([places], [1.0])
+        h = self.inner(torch.cat(told, -1))
         for block in self.blocks:
-            h = block(h, embedding, None, mask, None, None)
-        out = self.outer(modulated(h, *self.modulation(embedding)))
+            h = block(h, embedding, rotation, mask, None, None)
+        h = modulated(h, *self.modulation(embedding))
+        out = self.outer(h) if vectors is None else self.outer(h, vectors)
         return {"points": layout.clean(out)}

@@ -19,7 +19,7 @@ from sciffusion.objective import EDM, LogNormal, Objective
 from sciffusion.sampling import SamplingConfig
 from sciffusion.space import SO3
 from sciffusion.state import State
-from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
+from sciffusion.training import Order, Shuffled, SizeBuckets, StepLoss, Task, TrainConfig
 
 from .adapter import SAMPLING, ModelConfig, shape_state
 from .container import Shapes
@@ -87,7 +87,8 @@ Batch = tuple[State, dict[str, Tensor]]
 class ShapeTask(Task[Batch]):
     """Learning to generate the shapes of a data set, each about its own centre.
 
-    Raises ``ValueError`` for attributes that are no labels, and for shapes of a single point.
+    Raises ``ValueError`` for attributes that are no labels, for shapes of a single point, and for chains of which only
+    some points would be drawn.
     """
 
     def __init__(self, config: ShapeTraining, shapes: Shapes, valid: Shapes | None = None) -> None:
@@ -103,10 +104,17 @@ class ShapeTask(Task[Batch]):
         few = np.unique(sizes)
         found = few if len(few) == 1 else quantiles
         classes = model.asked.found(shapes.labels).classes
+        scale = model.scale or round(measured, 6)
+        if model.network.chain and data.points is not None:
+            raise ValueError("data.points draws points at random, which tears chains: leave it out")
+        steps = self.shapes.points.double().diff(dim=0)
+        inside = np.delete(np.arange(len(steps)), np.cumsum(self.shapes.sizes)[:-1] - 1)
+        bond = round(float(steps[inside].square().mean().sqrt()) / scale, 6)
         model = replace(
             model,
             classes=classes,
-            scale=model.scale or round(measured, 6),
+            scale=scale,
+            bond=(model.bond or bond) if model.network.chain else None,
             sizes=model.sizes or tuple(found.tolist()),
         )
         self.config = replace(config, model=model)
@@ -125,8 +133,13 @@ class ShapeTask(Task[Batch]):
         return self.config.model.denoiser()
 
     def order(self, config: TrainConfig) -> Order:
-        """Shapes in a new order each epoch."""
-        return Shuffled(len(self.shapes), config.batch_size, config.seed)
+        """Shapes in a new order each epoch, those of near sizes together."""
+        sizes = self.shapes.sizes
+        if self.config.data.points is not None or len(np.unique(sizes)) == 1:
+            return Shuffled(len(sizes), config.batch_size, config.seed)
+        return SizeBuckets(
+            sizes, config.batch_size, seed=config.seed, max_padding=8, min_bucket=config.batch_size
+        )
 
     def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
         """The shapes of these rows, thinned and turned, with their condition."""

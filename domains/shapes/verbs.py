@@ -86,10 +86,10 @@ def interpolate(
     """``n`` shapes from each of ``a`` to its counterpart of ``b``, both ends included, through their noise.
 
     The deterministic sampler (DDIM) is run backwards to the noise of both, the attributes left open unless ``given``.
-    Points have no order: those of b are matched to those of a so that their noise lies as near as it can (an optimal
-    assignment). The noise is then turned along a great circle, so that it keeps its size, and denoised. The first and
-    the last are ``a`` and ``b`` about their centres, up to what inversion loses. Label ``share`` runs from 0 to 1,
-    ``pair`` says which pair.
+    Points of sets have no order: those of b are matched to those of a so that their noise lies as near as it can (an
+    optimal assignment); those of chains keep theirs. The noise is then turned along a great circle, so that it keeps
+    its size, and denoised. The first and the last are ``a`` and ``b`` about their centres, up to what inversion loses.
+    Label ``share`` runs from 0 to 1, ``pair`` says which pair.
 
     Raises ``ValueError`` for n below 2, or sets that differ in their number or in their points.
     """
@@ -107,7 +107,8 @@ def interpolate(
         x = invert(sampler, denoiser, model.encode(shapes), iterations=iterations).x
         assert type(x) is State
         ends.append(x["points"].cpu())
-    first, last = ends[0], _matched(ends[0], ends[1], mask)
+    chains = bool(model.config.network.chain)
+    first, last = ends[0], ends[1] if chains else _matched(ends[0], ends[1], mask)
     shares = torch.linspace(0, 1, n)
     made = []
     for share in shares.tolist():

@@ -1,0 +1,116 @@
+"""Chains: points whose order means something, told of their neighbours and put together from steps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sciffusion.domains.shapes import ShapeModel, Shapes, ShapeTask, recipe
+from sciffusion.domains.shapes.adapter import shape_state
+from sciffusion.domains.shapes.chains import Neighbours, Steps
+from sciffusion.space import Chain
+from tests.domains.shapes.small import settings
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def walks(n: int, points: int) -> Shapes:
+    """Random walks, the steps of which have coordinates of deviation 0.5."""
+    return Shapes.of(list((0.5 * randn(n, points, 3)).cumsum(1)))
+
+
+@pytest.fixture(scope="module")
+def task() -> ShapeTask:
+    config = settings()
+    network = replace(config.model.network, chain=2)
+    model = replace(config.model, network=network, attributes=())
+    return ShapeTask(replace(config, model=model), walks(20, 12))
+
+
+@pytest.fixture(scope="module")
+def model(task: ShapeTask) -> ShapeModel:
+    denoiser = task.model()
+    with torch.no_grad():
+        for i, p in enumerate(denoiser.parameters()):
+            p.copy_(0.08 * randn(*p.shape, seed=i))
+    return ShapeModel(task.config.model, denoiser.eval())
+
+
+def test_steps_are_measured_and_the_noise_is_a_walk_of_such_steps(task: ShapeTask) -> None:
+    config = task.config.model
+    assert config.scale is not None and config.bond is not None
+    assert config.bond * config.scale == pytest.approx(0.5, rel=0.1)
+    assert config.process().field("points").space == Chain(config.bond)
+
+
+def test_chains_may_not_be_thinned(task: ShapeTask) -> None:
+    config = replace(task.config, data=replace(task.config.data, points=4))
+    with pytest.raises(ValueError, match="tears chains"):
+        ShapeTask(config, walks(3, 12))
+    with pytest.raises(ValueError, match="at least 2 neighbours"):
+        Neighbours(1, 1.0)
+
+
+def test_padding_changes_nothing_in_a_chain(model: ShapeModel) -> None:
+    x, mask = randn(2, 9, 3), torch.ones(2, 9, dtype=torch.bool)
+    t = torch.tensor(0.4)
+    alone = model.denoiser(shape_state(x, mask), t).x0["points"]
+    wide = torch.cat([x, torch.zeros(2, 5, 3)], 1)
+    padded = model.denoiser(shape_state(wide, torch.arange(14).expand(2, 14) < 9), t).x0["points"]
+    torch.testing.assert_close(padded[:, :9], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_order_means_something_in_a_chain(model: ShapeModel) -> None:
+    x, mask, order = randn(1, 9, 3), torch.ones(1, 9, dtype=torch.bool), torch.randperm(9)
+    t = torch.tensor(0.4)
+    whole = model.denoiser(shape_state(x, mask), t).x0["points"]
+    other = model.denoiser(shape_state(x[:, order], mask), t).x0["points"]
+    assert float((other - whole[:, order]).detach().abs().max()) > 1e-2
+
+
+def test_vectors_turn_with_the_points_and_a_mirror_image_is_told_from_them() -> None:
+    near, x, points = Neighbours(3, 0.5), randn(2, 20, 3), torch.tensor([20, 20])
+    turn = torch.linalg.qr(randn(3, 3, seed=1))[0]
+    turn = turn * torch.linalg.det(turn)
+    features, vectors = near(x, points)
+    turned, found = near(x @ turn, points)
+    torch.testing.assert_close(found, vectors @ turn, rtol=1e-4, atol=1e-4)
+    ways = 3 * (2 * 3 + 2 * 4)
+    torch.testing.assert_close(turned[..., ways:], features[..., ways:], rtol=1e-4, atol=1e-4)
+    mirrored = near(-x, points)[0]
+    assert torch.equal(mirrored[..., ways:-1], features[..., ways:-1])
+    assert torch.equal(mirrored[..., -1], -features[..., -1])
+
+
+def test_ways_end_with_the_chain() -> None:
+    near, x = Neighbours(2, 1.0), randn(1, 6, 3)
+    _, vectors = near(x, torch.tensor([6]))
+    assert not vectors[0, 0, 0].any() and not vectors[0, 5, 1].any()  # back and on by one
+    torch.testing.assert_close(vectors[0, 2, 1], x[0, 3] - x[0, 2])
+    # eight places on there is nothing: the way to the end, over the root of its length
+    torch.testing.assert_close(vectors[0, 2, 5], (x[0, 5] - x[0, 2]) / 3**0.5)
+
+
+def test_points_are_the_sums_of_their_steps() -> None:
+    steps, vectors = Steps(4, 2, 0.5), randn(1, 5, 2, 3)
+    assert not steps(randn(1, 5, 4), vectors).any()
+    torch.nn.init.ones_(steps.weights.bias)
+    made = steps(torch.zeros(1, 5, 4), vectors)
+    torch.testing.assert_close(made.diff(dim=1), 0.5 * vectors.sum(2)[:, :-1])
+
+
+def test_interpolated_chains_keep_their_order(model: ShapeModel) -> None:
+    a, b = walks(1, 9), Shapes.of([randn(9, 3, seed=5).cumsum(0)])
+    between = model.interpolate(a, b, 2, steps=24, iterations=10)
+    ends = [s.centred().points for s in (a, b)]
+    for made, end in zip(between.parts(), ends, strict=True):
+        assert float((made - end).norm() / end.norm()) < 0.2
+
+
+def test_the_recipe_of_proteins_is_one_of_chains() -> None:
+    config = recipe("proteins")
+    assert config.model.network.chain and config.data.turn and config.data.points is None
+    assert not np.any(config.model.attributes)
