@@ -9,7 +9,8 @@ an embedding as brings it to the parameters of the peer at least.
 * Frames: 64 channels by 256 frames with 16 tokens of text to attend to, against ``StableAudioDiTModel``. The peer has
   half as many heads for keys and values and a gated two-layer network.
 * Patches of 4 x 4 on 64 x 64, against ``DiTTransformer2DModel``, which has fixed positions and a vector of its own for
-  time and class in every block; ours has learned places on frequency and rotary ones on time.
+  time and class in every block; ours has learned places on frequency and rotary ones on time, and normalises queries
+  and keys: about 2 % of a training step, which the peer does not spend.
 """
 
 from __future__ import annotations
