@@ -1,5 +1,6 @@
 """Laws of the U-Net: sizes, symmetries, its start, what acts on it, and how it runs."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -183,3 +184,17 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         UNet(2, 1, signs=torch.ones(3))
     with pytest.raises(ValueError, match="rows and columns"):
         UNet(1, 1, dims=1, padding=replace(SPHERE))
+
+
+def test_nothing_of_the_descent_is_held_once_it_was_added() -> None:
+    net, held = UNet(1, 1, widths=(8, 16), blocks=1, attention=(False, False)), []
+
+    def count(module: torch.nn.Module, inputs: tuple[object, ...]) -> None:
+        shape = (2, 8, 16, 16)
+        found = (x for x in gc.get_objects() if type(x) is torch.Tensor and x.shape == shape)
+        held.append(len({x.data_ptr() for x in found}))
+
+    net.ascent[0][0].register_forward_pre_hook(count)  # type: ignore[index]
+    with torch.no_grad():
+        net(torch.randn(2, 1, 16, 16))
+    assert held == [1]
