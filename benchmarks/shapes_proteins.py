@@ -158,7 +158,7 @@ def main() -> None:
     """Make chains, judge them, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--path", type=Path, help="a local copy of the protein backbones")
-    parser.add_argument("--model", default="proteins", help="the name of a model, or its file")
+    parser.add_argument("--model", default="traces", help="the name of a model, or its file")
     parser.add_argument("--other", action="append", default=[], help="NAME=FILE of another one")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--steps", type=int, default=48)

@@ -110,7 +110,7 @@ def test_interpolated_chains_keep_their_order(model: ShapeModel) -> None:
         assert float((made - end).norm() / end.norm()) < 0.2
 
 
-def test_the_recipe_of_proteins_is_one_of_chains() -> None:
-    config = recipe("proteins")
+def test_the_recipe_of_traces_is_one_of_chains() -> None:
+    config = recipe("traces")
     assert config.model.network.chain and config.data.turn and config.data.points is None
     assert not np.any(config.model.attributes)
