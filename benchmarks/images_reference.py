@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sprites", type=Path, required=True, help="sprites_layers.npz")
     parser.add_argument("--run", type=Path, required=True, help="where to train; continued there")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--judge-seconds", type=float, default=45.0)
     parser.add_argument("--pictures", type=int, default=24_000)
     parser.add_argument("--n", type=int, default=592)
@@ -252,9 +252,10 @@ def main() -> None:
         f"parameters after {args.steps} steps ({spent:.0f} CPU seconds of one",
         f"thread) on {args.pictures:,} pictures of 1,000 figures; 296 others are unseen. A reference is "
         f"{args.components} principal components",
-        f"of one picture in another scene. Written by `python benchmarks/{Path(__file__).name}`. Shares in per cent, "
-        "in the eyes",
-        "of the judge; guesses would reach 11 (scene), 17 (each part), 0.08 (all four) and 0.34 (found).",
+        f"of one picture in another scene. Written by `python benchmarks/{Path(__file__).name} --sprites "
+        f"sprites_layers.npz --run runs/reference --steps {args.steps} --n {args.n}`.",
+        "Shares in per cent, in the eyes of the judge; guesses would reach 11 (scene), 17 (each part), 0.08 (all four) "
+        "and 0.34 (found).",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",

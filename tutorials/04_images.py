@@ -18,8 +18,8 @@
 # milliseconds: the mechanisms are the same, and here you can look at each of them.
 #
 # In this lesson you draw digits by class, find out what guidance does, complete halves, turn one
-# digit into another, walk between two, steer a trained model by edges (ControlNet), and train a
-# model of pictures of your own, in pixels and in the latent of an autoencoder. All of it runs on a
+# digit into another, walk between two, steer a trained model by edges (ControlNet), ask one in words, and
+# train a model of pictures of your own, in pixels and in the latent of an autoencoder. All of it runs on a
 # laptop without GPU, offline. It needs `pip install "sciffusion[images]"`.
 
 # %% tags=["parameters"]
@@ -249,6 +249,23 @@ for name, these in (("with_edges", followed), ("without_edges", free)):
     figures[f"distance_{name}"] = round(distance, 3)
     figures[f"accuracy_{name}"] = round(recognised(these, labels), 3)
     print(f"{name}: {distance:.3f} from the digit, {recognised(these, labels):6.1%} recognised")
+
+# %% [markdown]
+# ## Ask in words
+#
+# Other models are asked by a text. `glyphs`, which ships too, learnt to write: up to four small letters, in five
+# colours, at nine places. It reads what stands in quotes letter by letter, so it can write words that it never saw
+# (needs `pip install "sciffusion[images,text]"`).
+
+# %%
+writer = images.load("glyphs")
+said = [
+    'the word "moon" in white letters in the middle',
+    'the word "sun" in yellow letters at the top right',
+    '"leaf" in green letters at the bottom left',
+    'red letters that spell "mars" at the bottom right',
+]
+writer.sample(len(said), given={"text": said}, seed=SEED).plot(columns=4)
 
 # %% [markdown]
 # ## Train on pictures of your own

@@ -13,7 +13,9 @@ from sciffusion.domains.images import (
     load_judge,
     models,
 )
+from sciffusion.domains.images.captions import GlyphCaptions
 from sciffusion.domains.images.control import edges
+from sciffusion.domains.images.datasets import glyphs
 
 
 def test_weights_are_small_and_say_what_they_are_of() -> None:
@@ -62,3 +64,28 @@ def test_an_edit_brings_an_image_into_another_class() -> None:
     few = model.edit(sevens, 0.2, given={"label": 7}, seed=0)
     near, far = (float((x.pixels - sevens.pixels).square().mean()) for x in (few, threes))
     assert near < far
+
+
+def test_words_that_were_never_seen_are_spelled() -> None:
+    words = glyphs.strings(glyphs.TEST, np.random.default_rng(20))
+    words = [word for word in words if len(word) == 4][:12]
+    rng = np.random.default_rng(0)
+    labels = glyphs.drawn(words, rng)
+    rows = [{k: v[i] for k, v in labels.items()} for i in range(len(words))]
+    texts = [GlyphCaptions().draw(row, rng, True) for row in rows]
+    made = load("glyphs").sample(len(words), given={"text": texts}, seed=1)
+
+    def ink(images: Images) -> torch.Tensor:
+        bright = images.to_floats().pixels.amax(1)
+        return bright / bright.amax((1, 2), keepdim=True)
+
+    right = 0
+    for row, seen in zip(rows, ink(made), strict=True):
+        word, left = row["word"], 4 * glyphs.COLUMNS.index(row["column"])
+        for k in range(4):  # the nearest of 26 letters at this place
+            others = np.array([word[:k] + c + word[k + 1 :] for c in glyphs.LETTERS])
+            drawn = {key: np.repeat(value, 26) for key, value in row.items()} | {"word": others}
+            far = (ink(Images.of(glyphs.render(drawn, rng))) - seen).square()
+            place = far[:, :, left + 8 * k : left + 8 * k + 8].sum((1, 2))
+            right += glyphs.LETTERS[int(place.argmin())] == word[k]
+    assert right >= 0.85 * 48
