@@ -56,7 +56,7 @@ class Ridge(ABC):
         pairs = [self.pair(c) for c in clips]
         half = len(pairs) * 4 // 5
         best = (float("inf"), 0.0)
-        for strength in (1.0, 10.0, 100.0, 1000.0):
+        for strength in (1.0, 10.0, 100.0, 1e3, 1e4):
             self.weights = self.fit(pairs[:half], strength)
             errors = [(x @ self.weights - y).square().mean() for x, y in pairs[half:]]
             best = min(best, (float(torch.stack(errors).mean()), strength))
@@ -177,8 +177,8 @@ def candidates(band: BandExtender, seed: int) -> dict[str, Callable[[Clip, Clip]
             clip, temperature=temperature, steps=steps, draws=draws, seed=seed
         )[0]
 
-    grid = [(t, 12, 1) for t in (0.0, 0.3, 0.5, 0.7, 1.0)]
-    grid += [(t, 12, 8) for t in (0.5, 0.7, 1.0)] + [(0.5, 6, 8), (0.5, 24, 8)]
+    grid = [(t, 8, 1) for t in (0.0, 0.3, 0.5, 0.7, 1.0)]
+    grid += [(t, 8, 8) for t in (0.5, 0.7, 1.0)] + [(0.5, 4, 8), (0.5, 16, 8)]
     return {f"temperature {t:g}, {s} steps, {d} draws": way(t, s, d) for t, s, d in grid}
 
 

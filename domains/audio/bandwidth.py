@@ -41,7 +41,7 @@ __all__ = ["BandConfig", "BandExtender", "BandNet"]
 
 _KIND = "audio-band"
 
-SAMPLING = SamplingConfig(steps=12, shift=2.0, scale=1.0)
+SAMPLING = SamplingConfig(steps=8, shift=2.0, scale=1.0)
 """How the band is drawn unless told otherwise: a call of the network for each step."""
 
 

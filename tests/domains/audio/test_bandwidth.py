@@ -10,6 +10,9 @@ import torch
 from sciffusion.domains.audio import BandExtender, Clip, Clips, DataConfig
 from sciffusion.domains.audio.bandwidth import BandConfig, band_state
 from sciffusion.domains.audio.bandwidth_task import BandTask, BandTraining, train_band
+from sciffusion.domains.audio.datasets import split
+from sciffusion.domains.audio.given import Given
+from sciffusion.domains.audio.recovery import banded
 from sciffusion.domains.audio.standard import Standard
 from sciffusion.training import TrainConfig, export
 
@@ -186,3 +189,27 @@ def test_what_cannot_be_done_is_refused_by_name(shaken: BandExtender) -> None:
         BandTraining(CONFIG, DataConfig(shifts=2))
     with pytest.raises(ValueError, match="at least one clip"):
         BandTask(SETTINGS, voices(2)[np.array([], dtype=int)])
+
+
+@pytest.mark.skipif(not FSDD.is_file(), reason="needs the spoken digits")
+def test_the_one_that_ships_is_far_nearer_to_held_out_digits_than_their_mean_spectrum() -> None:
+    band = BandExtender.load("fsdd")
+    c = band.config
+
+    def distance(made: Clip, truth: Clip) -> float:
+        size = min(made.samples.shape[1], truth.samples.shape[1])
+        x, y = (
+            c.framing.analyse(clip.samples[:, :size])[0, c.lower :].abs().clamp(min=1e-3).log10()
+            for clip in (made, truth)
+        )
+        return float((20 * (x - y)).square().mean(0).sqrt().mean())
+
+    for truth in split("fsdd:test", FSDD)[::100]:
+        clip = truth.resample(4000)
+        heard = Given.of(clip, c)
+        mean = band.standard.mean.exp()[None, :, None].expand(
+            -1, -1, c.framing.frames(len(heard.wave))
+        )
+        plain = banded(c.framing, mean.contiguous(), heard.wave, c.cutoff / c.rate) / heard.gain
+        made = band.super_resolve(clip, draws=2)[0]
+        assert distance(made, truth) < 0.75 * distance(Clip(plain, c.rate), truth)
