@@ -209,8 +209,9 @@ def main() -> None:
             **{part: float(right[:, k].mean()) for k, part in enumerate(PARTS)},
             "identity": float(right[:, :4].all(1).mean()),
             "scene": float(right[:, 4:].all(1).mean()),
-            "found_among_296": float(np.mean(hits)),
         }
+        if person is unseen:
+            found[name]["found_among_296"] = float(np.mean(hits))
         print(name, found[name], flush=True)
 
     def sampled(references: NDArray[np.float32] | None, guidance: float) -> Tensor:
@@ -261,7 +262,7 @@ def main() -> None:
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, row in found.items():
-        cells = [f"{100 * row[key]:.1f}" for key in columns.values()]
+        cells = [f"{100 * row[key]:.1f}" if key in row else "" for key in columns.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
