@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--band", default="fsdd", help="the name of one that ships, or a file")
     parser.add_argument("--choose", type=int, default=0, help="other clips to choose settings on")
+    parser.add_argument("--band-only", action="store_true", help="without the model of clips")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, judge, band = audio.load("fsdd"), Judge.load("fsdd"), BandExtender.load(args.band)
@@ -208,12 +209,12 @@ def main() -> None:
             "posterior sample": {"temperature": 1.0},
             "mean of 8": {"draws": 8},
         }
+        models = {"model of clips": model.super_resolve, "band model": band.super_resolve}
+        if args.band_only:
+            del models["model of clips"]
         made = {
             f"{name}: {way}": lambda clip, truth, f=f, kw=kw: f(clip, seed=args.seed, **kw)[0]
-            for name, f in (
-                ("model of clips", model.super_resolve),
-                ("band model", band.super_resolve),
-            )
+            for name, f in models.items()
             for way, kw in own.items()
         }
         ways = {
