@@ -1,8 +1,8 @@
 """Do film and sound of a joint model belong together? Digits that say their name, against two independent models.
 
-    python benchmarks/video_sound.py --model runs/talking/model.safetensors --data fsdd.npz
+    python benchmarks/video_sound.py
 
-Held-out digits and held-out recordings of the Free Spoken Digit Dataset (``--data``; None: the cache) make the real
+Held-out digits and held-out recordings of the Free Spoken Digit Dataset (``--data``, or the cache) make the real
 scenes. Two judges that know nothing of each other look and listen: a reader of digits, and a judge of spoken digits.
 Agreement of what they find, and whether picture and sound begin together, for
 
@@ -96,7 +96,7 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="talking-digits")
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

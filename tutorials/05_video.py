@@ -21,7 +21,7 @@
 # If some frames are there already, the same model draws the others: after a picture (animation),
 # after a film (continuation), between frames (slow motion). In this lesson you do all of it, with
 # films so small that a second of them takes a blink. All of it runs on a laptop without GPU,
-# offline. It needs `pip install "sciffusion[video]"`.
+# offline. It needs `pip install "sciffusion[audiovisual]"`.
 
 # %% tags=["parameters"]
 import tempfile
@@ -32,7 +32,8 @@ import helper
 import numpy as np
 import torch
 
-from sciffusion.domains import video
+from sciffusion.domains import audio, audiovisual, video
+from sciffusion.domains.audio import Clip
 from sciffusion.domains.video.motion import centres
 
 SEED = 0
@@ -189,7 +190,6 @@ for name, frames in (("given", slice(0, size)), ("last", slice(-size, None))):
 # Two questions, two answers. How far is a pixel from the truth? There, mixing is hard to beat: it
 # hedges, and a sharp digit that is off by a pixel is wrong twice, where it is and where it should be.
 # The mean of several draws hedges too. And in how many frames is there a digit that can be read?
-# Do not expect much: a model this small blurs what flies, and only its mean can win, by error.
 
 # %%
 fast = video.MovingDigits(video.digits("test")).films(FEW, frames=17, seed=3)
@@ -312,6 +312,62 @@ for name in ("rubber", "clay"):
     for whose, those in (("real", balls[balls.labels["ball"] == name]), ("drawn", made)):
         figures[f"bounce_pixels_{name}_{whose}"] = round(bounce(those), 2)
         print(f"{name:<7}{whose:<6} {bounce(those):.2f} pixels")
+
+# %% [markdown]
+# ## Films with sound
+#
+# A digit appears in the dark, and in the same moment a voice says which one it is. Picture and sound
+# are two fields of one model: each has a noise level of its own, and both attend to each other. So
+# one model draws scenes, the sound to a film, and the film to a sound. Films have no text here to
+# tell them what to show: the digit and the speaker can be asked for, or left open.
+
+# %%
+talking = audiovisual.load("talking-digits")
+scenes = talking.sample(N, {"digit": [i % 10 for i in range(N)]}, seed=SEED)
+scenes[:2].plot()
+
+# %%
+scenes[7]  # in a notebook it plays
+
+# %% [markdown]
+# Do both halves belong together? Two judges that know nothing of each other look and listen. What
+# would two models do, one of films and one of sounds, each asked for the same digit? They agree on
+# what, but not on when: neither knows when the other begins.
+
+# %%
+halves = talking.sample(N, {"digit": [i % 10 for i in range(N)]}, apart=True, seed=SEED)
+free = talking.sample(N, seed=SEED)
+for name, those in (("asked", scenes), ("two_models", halves), ("open", free)):
+    for what, metric in those.report(seed=SEED).metrics.items():
+        figures[f"scenes_{name}_{what}"] = round(metric.value, 3)
+        print(f"{name:<11} {what:<10} {metric.value:.3f} {metric.unit}")
+
+# %% [markdown]
+# A sound to a film that is there: a film of this lesson, dark for the first half second. And a film
+# to a sound that is there: a voice of another model, that of the lesson on sound.
+
+# %%
+rate = talking.config.rate
+dark = torch.arange(talking.config.shape[0]) < rate / 2
+silent = [
+    video.Film(torch.where(dark[:, None, None, None], 0, film.frames), film.rate)
+    for film in video.MovingDigits(video.digits("test")).films(FEW, frames=len(dark), seed=5)
+]
+sounds = talking.sound_of(silent, seed=SEED)
+sounds[:2].plot()
+
+# %%
+voice = audio.load("fsdd").sample(FEW, {"digit": [i % 10 for i in range(FEW)]}, seed=SEED)
+late = [
+    Clip(torch.nn.functional.pad(clip.mono().samples, (clip.rate // 2, 0)), clip.rate)
+    for clip in voice
+]
+shown = talking.film_of(late, seed=SEED)
+for name, those in (("sound_to_film", sounds), ("film_to_sound", shown)):
+    for what, metric in those.report(seed=SEED).metrics.items():
+        figures[f"scenes_{name}_{what}"] = round(metric.value, 3)
+        print(f"{name:<14} {what:<10} {metric.value:.3f} {metric.unit}")
+shown[:2].plot()
 
 # %% [markdown]
 # ## Your own files

@@ -1,8 +1,8 @@
 """Films with sound: one model in which what is seen and what is heard belong together.
 
 >>> from sciffusion.domains import audiovisual
->>> model = audiovisual.load("runs/talking/model.safetensors")           # doctest: +SKIP
->>> model.sample(4, seed=0).save("digits.mp4")                           # doctest: +SKIP
+>>> model = audiovisual.load("talking-digits")                           # doctest: +SKIP
+>>> model.sample(4, {"digit": 7}, seed=0).save("sevens.mp4")             # doctest: +SKIP
 >>> model.sound_of(films), model.film_of(sounds)                         # doctest: +SKIP
 
 It stands on the domains of video and of audio, whose films and clips it takes and makes.
@@ -11,13 +11,14 @@ It stands on the domains of video and of audio, whose films and clips it takes a
 from .adapter import ModelConfig
 from .api import DATASETS, check_output, load, models, recipe, train
 from .data import TalkingDigits
+from .demo import demo
 from .evaluation import evaluate
 from .model import SceneModel
 from .networks import PairConfig, SceneNet
 from .scene import Scene, Scenes
 from .task import DataConfig, ObjectiveConfig, SceneTask, SceneTraining
 
-COMMANDS = ("sample", "train")
+COMMANDS = ("demo", "sample", "train")
 """The commands of ``sciffusion`` that serve scenes."""
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Scenes",
     "TalkingDigits",
     "check_output",
+    "demo",
     "evaluate",
     "load",
     "models",

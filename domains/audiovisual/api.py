@@ -1,8 +1,8 @@
 """The verbs that notebooks and scripts begin with: load, recipe, train.
 
 >>> from sciffusion.domains import audiovisual                           # doctest: +SKIP
->>> model = audiovisual.load("runs/talking/model.safetensors")           # doctest: +SKIP
->>> model.sample(4, seed=0).save("digits.mp4")                           # doctest: +SKIP
+>>> model = audiovisual.load("talking-digits")                           # doctest: +SKIP
+>>> model.sample(4, {"digit": 7}, seed=0).save("sevens.mp4")             # doctest: +SKIP
 """
 
 from __future__ import annotations

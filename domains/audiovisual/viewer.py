@@ -38,7 +38,7 @@ def figure(scenes: Scenes) -> Figure:
         above.set_xticks([])
         for panel in (above, below):
             panel.set_yticks([])
-        said = ", ".join(f"{k} {v[i]}" for k, v in scenes.labels.items())
+        said = ", ".join(f"{k} {v[i]}" for k, v in scenes.labels.items() if str(v[i]))
         above.set_title(said, fontsize=7, loc="left", pad=2)
     panels[-1].set_xlabel("time (s)")
     return made
