@@ -2,7 +2,7 @@
 
     python benchmarks/shapes_proteins.py --path pdb_backbones_128.npz
 
-Chains of 40 to 128 residues: those of the shipped model, real ones of the training data, and two rivals that know no
+Chains of 40 to 128 residues: those of a model that the recipe `traces` trained, real ones of the training data, and two rivals that know no
 more than what is local.
 
 * walk: a chain with bonds of 3.8 angstrom whose bond angles and dihedrals, in pairs, are drawn from the training
@@ -158,7 +158,7 @@ def main() -> None:
     """Make chains, judge them, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--path", type=Path, help="a local copy of the protein backbones")
-    parser.add_argument("--model", default="traces", help="the name of a model, or its file")
+    parser.add_argument("--model", default="runs/traces/model.safetensors", help="its file")
     parser.add_argument("--other", action="append", default=[], help="NAME=FILE of another one")
     parser.add_argument("-n", type=int, default=120)
     parser.add_argument("--steps", type=int, default=24)
