@@ -2,8 +2,8 @@
 
     python benchmarks/shapes_proteins.py --path pdb_backbones_128.npz
 
-Chains of 40 to 128 residues: those of a model that the recipe `traces` trained, real ones of the training data, and two rivals that know no
-more than what is local.
+Chains of 40 to 128 residues: those of a model that the recipe `traces` trained, real ones of the test part, and two
+rivals that know no more than what is local.
 
 * walk: a chain with bonds of 3.8 angstrom whose bond angles and dihedrals, in pairs, are drawn from the training
   data: all local geometry is right, and nothing holds it together.
