@@ -44,8 +44,17 @@ GOALS = {
     "instrument_accuracy": "95 %, five points below",
 }
 
-TRIED = [{"scale": 1.5}, {"scale": 1.0, "steps": 24}, {"scale": 2.5}]
-"""Changes of the model's own sampling settings, of at most 25 calls."""
+TRIED: list[dict[str, Any]] = [
+    {},
+    {"scale": 2.0},
+    {"scale": 2.0, "steps": 20},
+    {"shift": 6.0},
+    {"scale": 2.0, "eta": 0.5},
+    {"scale": 2.0, "eta": 1.0},
+    {"scale": 2.0, "steps": 13, "high": None},
+    {"scale": 2.0, "steps": 13, "high": None, "eta": 0.5},
+]
+"""Changes of the model's own sampling settings."""
 
 
 def asked(n: int, instruments: tuple[str, ...]) -> dict[str, list[Any]]:
