@@ -111,8 +111,9 @@ def main() -> None:
     other = np.random.default_rng(seed).permutation(n)
     digit = np.asarray(real.labels["digit"])
     given = {"digit": digit.tolist()}
+    open_: dict[str, object] = dict.fromkeys(model.config.attributes)
     start = time.process_time()
-    joint = model.sample(n, seed=seed, progress=False)
+    joint = model.sample(n, open_, seed=seed, progress=False)
     spent = time.process_time() - start
     made = {
         "real": real,
@@ -120,8 +121,8 @@ def main() -> None:
         "asked": model.sample(n, given, seed=seed, progress=False),
         "asked_apart": model.sample(n, given, apart=True, seed=seed, progress=False),
         "joint": joint,
-        "unguided": model.sample(n, guidance=1.0, seed=seed, progress=False),
-        "apart": model.sample(n, apart=True, seed=seed, progress=False),
+        "unguided": model.sample(n, open_, guidance=1.0, seed=seed, progress=False),
+        "apart": model.sample(n, open_, apart=True, seed=seed, progress=False),
         "sound_of": model.sound_of(real.films, seed=seed),
         "film_of": model.film_of(real.sounds, seed=seed),
     }

@@ -336,7 +336,7 @@ scenes[7]  # in a notebook it plays
 
 # %%
 halves = talking.sample(N, {"digit": [i % 10 for i in range(N)]}, apart=True, seed=SEED)
-free = talking.sample(N, seed=SEED)
+free = talking.sample(N, {"digit": None, "speaker": None}, seed=SEED)
 for name, those in (("asked", scenes), ("two_models", halves), ("open", free)):
     for what, metric in those.report(seed=SEED).metrics.items():
         figures[f"scenes_{name}_{what}"] = round(metric.value, 3)

@@ -81,7 +81,8 @@ class SceneModel:
         Args:
             n: how many.
             given: attributes by name, ``{"digit": 7, "speaker": "theo"}``: one value for all scenes, or a list with
-                one for each. What is not named, or None, is left open: film and sound find it together.
+                one for each. What is not named is drawn, every class as likely as the others; None leaves it open: film
+                and sound find it by themselves.
             guidance: how much more film and sound agree, with each other and with what is given, than in the law that
                 the model learnt, whose scale is 1 (None: the model's own): away from what the model says of each with
                 nothing given and the other hidden, which costs two more calls a step.
@@ -98,9 +99,10 @@ class SceneModel:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        cond = self.config.asked.condition(given or {}, n)
+        seeds = sample_seeds(seed, n)
+        cond = self._asked(given or {}, seeds)
         scale = self.sampling.scale if guidance is None else guidance
-        films, mels, seeds = [], [], sample_seeds(seed, n)
+        films, mels = [], []
         for rows in track(torch.arange(n).split(batch_size), show=progress):
             told, nothing = self._told({k: v[rows] for k, v in cond.items()}, len(rows))
             strong, weak = (Apart(told) if apart else told), Apart(nothing)
@@ -175,6 +177,16 @@ class SceneModel:
         x = self._completed(known, "film", cond, guidance, seed, steps, sampler)
         labels = self.config.asked.labels(cond)
         return Scenes(Films(list(films)), self._sounds(x["sound"]), labels)
+
+    def _asked(self, given: Mapping[str, object], seeds: Sequence[int]) -> dict[str, Tensor]:
+        """What is asked of scenes with these seeds, and drawn of what is not named."""
+        cond = self.config.asked.condition(given, len(seeds))
+        noise = Noise([sample_seeds(s, 2)[1] for s in seeds])  # not the stream of the scene's noise
+        for name, classes in self.config.asked.sizes.items():
+            u = noise.scalars(len(seeds))
+            if name not in given:
+                cond[name] = (u * classes).long()
+        return cond
 
     def _told(self, cond: Mapping[str, Tensor], n: int) -> tuple[Denoiser, Denoiser]:
         """The denoiser of n scenes with a condition bound, and with one that says nothing."""

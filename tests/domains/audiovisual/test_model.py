@@ -30,7 +30,7 @@ from sciffusion.inverse import KnownFields
 from sciffusion.layout import Dense
 from sciffusion.networks.modulation import modulated
 from sciffusion.networks.patches import join, split
-from sciffusion.noise import Noise
+from sciffusion.noise import Noise, sample_seeds
 from sciffusion.state import State
 
 from .small import answering, scenes, settings
@@ -199,9 +199,27 @@ def test_a_scene_follows_what_is_asked_of_it_and_not_what_is_asked_of_others(
     for a, b in ((asked.films, other.films), (asked.sounds, other.sounds)):
         one, two = (v.stack() if isinstance(v, Films) else v[1].samples for v in (a, b))
         assert not torch.equal(one[-1], two[-1])
-    free = model.sample(2, {"speaker": "bob"}, seed=3, steps=2)
+    free = model.sample(2, {"digit": None, "speaker": "bob"}, seed=3, steps=2)
     assert not torch.equal(free.films[0].frames, asked.films[0].frames)
     near(free[1:], Scenes(asked.films[1:], asked.sounds[1:]))
+
+
+def test_what_is_not_asked_is_drawn_evenly_and_by_the_scene_s_own_seed(model: SceneModel) -> None:
+    seeds = sample_seeds(0, 2000)
+    drawn = model._asked({"speaker": "bob"}, seeds)
+    sizes = model.config.asked.sizes
+    assert set(drawn["speaker"].tolist()) == {model.config.asked.index("speaker", "bob")}
+    counts = torch.bincount(drawn["digit"], minlength=sizes["digit"])
+    assert len(counts) == sizes["digit"]  # none is left open
+    even = 2000 / sizes["digit"]
+    assert bool(((counts - even).abs() < 4.5 * even**0.5).all())
+    assert torch.equal(model._asked({}, seeds[:5])["digit"], drawn["digit"][:5])
+    made = model.sample(3, seed=3, steps=1)
+    assert (
+        made.labels["digit"].tolist()
+        == model.sample(4, seed=3, steps=1).labels["digit"][:3].tolist()
+    )
+    assert "" not in made.labels["speaker"].tolist()
 
 
 def test_a_half_is_made_as_is_asked(model: SceneModel, real: Scenes) -> None:
