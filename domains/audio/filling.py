@@ -40,6 +40,8 @@ METHOD: Method = MMPS(1)
 TOLERANCE = 0.05
 """The standard deviation with which given frames are observed, in units of the model."""
 
+DIVERGED = 20.0
+"""No frame lies that many standard deviations of the training data from their mean: its sound would be no number."""
 
 ANCHOR = 0.75
 """The share of what a window sees that is given, not made."""
@@ -127,9 +129,10 @@ class Drawing:
         noise = self.noise(part)
         x = self.sampler(denoiser, denoiser.process.prior(like, noise), noise).x
         assert isinstance(x, State)
-        if not all(bool(v.isfinite().all()) for v in x.values()):
+        if not all(bool((v.abs() < DIVERGED).all()) for v in x.values()):
             raise RuntimeError(
-                "sampling diverged, which the observation drives it to; take more steps, or MMPS(1) for the method"
+                "sampling diverged, which the observation drives it to; take more steps, or another method: MMPS(1), or "
+                "MMPS(2) where that is what diverged"
             )
         return x
 

@@ -1,6 +1,7 @@
 """Laws of repaired clips: what is given stays as it is, what is made follows the model's law given the rest."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import AudioModel, Clip
 from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, _anchored, complete
 from sciffusion.inverse import MMPS, Method
+from sciffusion.noise import Noise
 from sciffusion.state import State, Value
 
 from .chain import RHO, chain, covariance
@@ -134,7 +136,7 @@ def test_labels_are_what_was_given(model: AudioModel) -> None:
         ),
         model.extend(clip, 0.3, 2, given={"pitch": ["low", None]}, steps=2),
         model.edit(clip, 0.5, 2, given={"pitch": ["low", None]}, steps=2),
-        model.denoise(clip, 2, snr=3.0, given={"pitch": ["low", None]}, draws=2, steps=2),
+        model.denoise(clip, 2, snr=3.0, given={"pitch": ["low", None]}, draws=2, steps=8),
     ):
         assert list(made.labels) == ["pitch"]
         assert made.labels["pitch"].tolist() == ["low", ""]
@@ -142,6 +144,18 @@ def test_labels_are_what_was_given(model: AudioModel) -> None:
     assert parts.labels["pitch"].tolist() == ["low", ""]
     between = model.interpolate(clip, tones(4)[3], 3, given={"pitch": "low"}, steps=5)
     assert between.labels["pitch"].tolist() == ["low"] * 3
+
+
+@pytest.mark.parametrize("level", [30.0, float("nan")])
+def test_frames_that_no_sound_has_are_said_to_have_diverged(
+    model: AudioModel, level: float
+) -> None:
+    def run_away(denoiser: Denoiser, start: State, noise: Noise) -> SimpleNamespace:
+        return SimpleNamespace(x=start.replace({"mel": torch.full_like(start["mel"], level)}))
+
+    bad = replace(drawing(model, 1), sampler=run_away)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="sampling diverged"):
+        complete(bad, torch.zeros(8, 8), (torch.arange(8) < 4)[:, None].expand(-1, 8))
 
 
 def test_long_extensions_do_not_drift() -> None:
