@@ -131,8 +131,8 @@ class Drawing:
         assert isinstance(x, State)
         if not all(bool((v.abs() < DIVERGED).all()) for v in x.values()):
             raise RuntimeError(
-                "sampling diverged, which the observation drives it to; take more steps, or another method: MMPS(1), or "
-                "MMPS(2) where that is what diverged"
+                "sampling diverged, which the observation drives it to; take more steps, or another method: "
+                "MMPS(1), or MMPS(2) where that is what diverged"
             )
         return x
 
