@@ -33,7 +33,7 @@ def mend_torchaudio() -> None:
         sys.modules[_EXTENSION] = _without_compiled_part()
         try:
             import_module("torchaudio")
-        except Exception:
+        except Exception:  # whatever it is, whoever imports torchaudio will be told
             _forget()
 
 

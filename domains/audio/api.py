@@ -74,10 +74,7 @@ def train(
     ``state.stopped`` says why it ended early, if it did.
     """
     directory = Path(directory)
-    if clips is None:
-        clips = config.data.load()
-        if config.data.valid is not None and config.train.validate_every:
-            valid = config.data.load(config.data.valid)
+    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
     task = AudioTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
     info = {"steps": state.step, "clips": len(task.sizes), "recipe": task.describe()}

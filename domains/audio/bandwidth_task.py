@@ -153,14 +153,11 @@ def train_band(
     with averaged weights and the state of the run.
     """
     directory = Path(directory)
-    if clips is None:
-        clips = config.data.load()
-        if config.data.valid is not None and config.train.validate_every:
-            valid = config.data.load(config.data.valid)
+    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
     task = BandTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
     denoiser = task.model()
-    denoiser.load_state_dict(dict(state.weights()))
+    denoiser.load_state_dict(state.weights())
     info = {"steps": state.step, "recipe": task.describe()}
     found = BandExtender(config.model, denoiser.eval(), task.standard, info=info)
     if state.first:

@@ -121,10 +121,8 @@ def train_judge(
     with averaged weights and the state of the run; what it gets right of ``valid`` is stored with it.
     """
     directory = Path(directory)
-    if clips is None:
-        clips = config.data.load()
-        if config.data.valid is not None:
-            valid = config.data.load(config.data.valid)
+    # always, for what a judge gets right of them is stored with it
+    clips, valid = config.data.sets(clips, valid, check=True)
     task = JudgeTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
     net = task.model()

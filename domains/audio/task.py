@@ -98,6 +98,17 @@ class DataConfig:
         left = self._left(clips)
         return clips[np.array([i for i in keep if left[i]][: self.limit], dtype=np.int64)]
 
+    def sets(
+        self, clips: Clips | None, valid: Clips | None, *, check: bool
+    ) -> tuple[Clips, Clips | None]:
+        """What to learn from and to validate on: clips of your own, or else those that are named here.
+
+        Named ones to validate on are read if ``check`` says that they are looked at.
+        """
+        if clips is not None:
+            return clips, valid
+        return self.load(), self.load(self.valid) if self.valid is not None and check else valid
+
     def voices(self, clips: Clips) -> NDArray[np.str_]:
         """The label that clips share with their references. Raises ``ValueError`` if the clips lack it."""
         if self.reference is None or self.reference not in clips.labels:

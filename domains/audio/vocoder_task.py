@@ -92,10 +92,7 @@ def train_vocoder(
     with averaged weights and the state of the run.
     """
     directory = Path(directory)
-    if clips is None:
-        clips = config.data.load()
-        if config.data.valid is not None and config.train.validate_every:
-            valid = config.data.load(config.data.valid)
+    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
     task = VocoderTask(config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
     net = task.model()
