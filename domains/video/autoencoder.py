@@ -41,8 +41,7 @@ class CausalConfig:
 
     ``widths`` are the channels of each level, from the finest to the coarsest; each has half the points of the one
     before on both axes. ``halves`` says of every level but the first whether it also has half the frames. ``blocks``
-    residual blocks stand at every level. Squares of ``patch`` x ``patch`` pixels become channels of the finest level,
-    which saves much time.
+    residual blocks stand at every level.
     """
 
     channels: int = 1
@@ -50,11 +49,9 @@ class CausalConfig:
     widths: tuple[int, ...] = (16, 32, 64)
     halves: tuple[bool, ...] = (True, True)
     blocks: int = 1
-    patch: int = 1
 
     def __post_init__(self) -> None:
-        numbers = (*self.widths, self.latent, self.channels, self.blocks, self.patch)
-        if not self.widths or min(numbers) < 1:
+        if not self.widths or min(*self.widths, self.latent, self.channels, self.blocks) < 1:
             raise ValueError("widths must name one level or more, and all numbers must be positive")
         if len(self.halves) != len(self.widths) - 1:
             raise ValueError(
@@ -64,7 +61,7 @@ class CausalConfig:
     @property
     def space(self) -> int:
         """By how much frames shrink on both axes."""
-        return int(self.patch * 2 ** len(self.halves))
+        return int(2 ** len(self.halves))
 
     @property
     def time(self) -> int:
@@ -145,8 +142,7 @@ class CausalAutoencoder(FilmCodec):
         super().__init__(config.latent)
         self.config, self.space, self.time = config, config.space, config.time
         widths, blocks, halves = config.widths, config.blocks, config.halves
-        pixels = config.channels * config.patch**2
-        down: list[nn.Module] = [_Frames(pixels, widths[0])]
+        down: list[nn.Module] = [_Frames(config.channels, widths[0])]
         for i, width in enumerate(widths):
             if i:
                 down.append(_Down(widths[i - 1], width, halves[i - 1]))
@@ -157,7 +153,7 @@ class CausalAutoencoder(FilmCodec):
             up += [_Block(widths[i]) for _ in range(blocks)]
             if i:
                 up.append(_Up(widths[i], widths[i - 1], halves[i - 1]))
-        up += [_Norm(widths[0]), _Frames(widths[0], pixels)]
+        up += [_Norm(widths[0]), _Frames(widths[0], config.channels)]
         self.encoder, self.decoder = nn.ModuleList(down), nn.ModuleList(up)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,13 +168,12 @@ class CausalAutoencoder(FilmCodec):
         self.frames(x.shape[2])
         h, w, by = *x.shape[3:], self.config.space
         x = F.pad(x, (0, -w % by, 0, -h % by, 0, 0), mode="replicate")
-        frames = F.pixel_unshuffle(x.transpose(1, 2), self.config.patch).transpose(1, 2)
-        mean, spread = _run(self.encoder, 2 * frames - 1, {}).chunk(2, 1)
+        mean, spread = _run(self.encoder, 2 * x - 1, {}).chunk(2, 1)
         return mean, spread.clamp(-20, 10).exp()
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """Films, about 0 to 1, whose sides are multiples of the factor."""
-        return self._decoded(z, {})
+        return (_run(self.decoder, z, {}) + 1) / 2
 
     def stream(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decode what :meth:`encode` returns part by part, (B, latent, T', H', W') each.
@@ -188,11 +183,7 @@ class CausalAutoencoder(FilmCodec):
         """
         memory: Memory = {}
         for z in parts:
-            yield self._decoded(self.affine.inverse(z), memory)
-
-    def _decoded(self, z: Tensor, memory: Memory) -> Tensor:
-        frames = (_run(self.decoder, z, memory) + 1) / 2
-        return F.pixel_shuffle(frames.transpose(1, 2), self.config.patch).transpose(1, 2)
+            yield (_run(self.decoder, self.affine.inverse(z), memory) + 1) / 2
 
     def save(self, path: str | Path, info: dict[str, Any] | None = None) -> Path:
         """Write weights and settings to one safetensors file, weights rounded to float16."""

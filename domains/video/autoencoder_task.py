@@ -30,22 +30,18 @@ __all__ = ["AutoencoderTask", "AutoencoderTraining"]
 class AutoencoderTraining:
     """All settings of a training run: what a configuration file holds.
 
-    The loss is the mean absolute error of a pixel, plus ``edges`` times that of the difference of neighbouring pixels,
-    plus ``kl`` times the latent's divergence from the normal law, in nats for each pixel. Absolute errors leave edges
-    sharper than squared ones, and differences tell strokes from a blur of the same light. Every one of ``data.shapes``
-    must have a number of frames that the model can encode.
+    The loss is the mean absolute error of a pixel plus ``kl`` times the latent's divergence from the normal law, in
+    nats for each pixel. Absolute errors leave edges sharper than squared ones. Every one of ``data.shapes`` must have
+    a number of frames that the model can encode.
     """
 
     kind: Literal["autoencoder"] = "autoencoder"
     model: CausalConfig = CausalConfig()
     data: DataConfig = DataConfig(shapes=((17, 32, 32),))
     kl: float = 1e-3
-    edges: float = 1.0
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self) -> None:
-        if not (self.kl >= 0 and self.edges >= 0):
-            raise ValueError(f"kl and edges must not be negative, got {self.kl} and {self.edges}")
         for shape in self.data.shapes:
             CausalAutoencoder(self.model).frames(shape[0])
 
@@ -83,34 +79,30 @@ class AutoencoderTask(Task[Tensor]):
         return to_floats(lessons.draw(rows, u, shape)).transpose(1, 2)
 
     def loss(self, model: nn.Module, batch: Tensor, key: int) -> StepLoss:
-        """The mean over the films, with its parts beside it."""
-        error, edges, spread = self._parts(model, batch, Noise(key))
-        total = error + self.config.edges * edges + self.config.kl * spread
-        return StepLoss(total, {"error": error, "edges": edges, "divergence": spread})
+        """The mean over the films, with both parts beside it."""
+        error, spread = self._parts(model, batch, Noise(key))
+        return StepLoss(error + self.config.kl * spread, {"error": error, "divergence": spread})
 
-    def _parts(self, model: nn.Module, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
-        """The error, that of edges, and the divergence."""
+    def _parts(self, model: nn.Module, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         inner = getattr(model, "module", model)  # under DDP, which only knows how to call it
         assert isinstance(inner, CausalAutoencoder)
         mean, std = inner.posterior(x)
         made = inner.reconstruct(mean + std * noise.normal(mean, Dense(len(mean))))
-        off = made[..., : x.shape[3], : x.shape[4]] - x
-        edges = off.diff(dim=3).abs().mean() + off.diff(dim=4).abs().mean()
-        return off.abs().mean(), edges, divergence(mean, std).mean() / x[0].numel()
+        made = made[..., : x.shape[3], : x.shape[4]]
+        return (made - x).abs().mean(), divergence(mean, std).mean() / x[0].numel()
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
-        """The parts of up to 64 held-out films, and the root of the mean squared error of a decoded mean."""
+        """Both parts of up to 64 held-out films, and the root of the mean squared error of a decoded mean."""
         if self.valid is None:
             return {}
         rows = np.arange(min(64, len(self.valid)))
         x = self._films(self.valid, rows, key).to(next(model.parameters()).device)
         with torch.no_grad():
-            error, edges, spread = self._parts(model, x, Noise(key))
+            error, spread = self._parts(model, x, Noise(key))
             assert isinstance(model, CausalAutoencoder)
             made = model.reconstruct(model.posterior(x)[0])[..., : x.shape[3], : x.shape[4]]
         rmse = float((made - x).square().mean().sqrt())
-        parts = {"error": float(error), "edges": float(edges), "divergence": float(spread)}
-        return {**parts, "rmse": rmse}
+        return {"error": float(error), "divergence": float(spread), "rmse": rmse}
 
     def finished(self, weights: Mapping[str, Tensor]) -> CausalAutoencoder:
         """The trained autoencoder, its affine map fitted on up to 512 films."""
@@ -126,4 +118,4 @@ class AutoencoderTask(Task[Tensor]):
         """Everything that shapes the run but the engine's own settings."""
         c = self.config
         parts = {"model": to_dict(c.model), "data": to_dict(replace(c.data, path=None))}
-        return parts | {"kl": c.kl, "edges": c.edges, "films": len(self.lessons)}
+        return parts | {"kl": c.kl, "films": len(self.lessons)}
