@@ -10,8 +10,9 @@ from sciffusion.report import Metric, Report
 
 from .container import Shapes
 from .data import SUPERQUADRICS, load
-from .fitting import fit
+from .fitting import fit, solids, superquadric_surfaces
 from .metrics import compare, distances
+from .surfaces import PRIMITIVES
 
 __all__ = ["evaluate", "judge"]
 
@@ -39,8 +40,9 @@ def evaluate(
     """Judge shapes, beside real ones if there are any.
 
     ``radius`` is the mean radius of gyration of a shape, ``spacing`` the mean distance of a point from its nearest
-    neighbour. Of superquadrics, known by their label, ``as_asked`` is the share that lies nearest to a surface of its
-    class, and ``off_surface`` the mean distance from it (:mod:`.fitting`). With a reference, sizes are those of as many
+    neighbour. Of superquadrics and primitives, known by their labels (boxes and cylinders alone pass for
+    superquadrics), ``as_asked`` is the share that lies nearest to a surface of its class, and ``off_surface`` the mean
+    distance from it (:mod:`.fitting`). With a reference, sizes are those of as many
     points of every shape, and 1-NNA, coverage and MMD (see :mod:`.metrics`) are those against one half of the
     reference, drawn by ``seed``; beside each stands that of as many shapes of the other half, which a perfect generator
     would reach.
@@ -121,16 +123,20 @@ def _sizes(shapes: Shapes, bootstrap: Bootstrap) -> dict[str, Metric]:
 
 
 def _fitted(shapes: Shapes, bootstrap: Bootstrap) -> dict[str, Metric]:
-    """How near superquadrics are to those of their class; nothing of other shapes."""
+    """How near superquadrics or primitives are to those of their class; nothing of other shapes."""
     asked = np.asarray(shapes.labels.get("label", ()))
-    if not len(asked) or not set(asked.tolist()) <= set(SUPERQUADRICS) or shapes.sizes.min() < 7:
+    names = set(asked.tolist())
+    if not names or not (names <= set(SUPERQUADRICS) or names <= set(PRIMITIVES)):
         return {}
-    found = fit(shapes, SUPERQUADRICS)
+    if shapes.sizes.min() < 7:
+        return {}
+    surfaces = superquadric_surfaces(SUPERQUADRICS) if names <= set(SUPERQUADRICS) else solids()
+    found = fit(shapes, surfaces)
     figures = {
         "as_asked": (found.label == asked, "share nearest to a surface of its class", "fraction"),
         "off_surface": (
             found.distance / found.size,
-            "mean distance of a point from the nearest superquadric, of that from the centre",
+            "mean distance of a point from the nearest surface, of that from the centre",
             "fraction",
         ),
     }

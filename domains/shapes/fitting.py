@@ -1,15 +1,16 @@
-r"""Which superquadric a set of points lies on, and how far off: a judge that needs no training.
+r"""Which surface of known kind a set of points lies on, and how far off: a judge that needs no training.
 
-The points are compared with the surface of each class, whose exponents are known, along rays from its centre: a point
-at distance r with :math:`f = F(p)` is off by :math:`r\,|1 - F^{-e_1/2}|` (Gross & Boult, Error of fit measures for
-recovering parametric solids, 1988), exactly zero on the surface. Semi-axes and centre are those of least squares; the
-class is that with the least mean distance.
+With superquadrics the points are compared along rays from the centre: a point at distance r with :math:`f = F(p)` is
+off by :math:`r\,|1 - F^{-e_1/2}|` (Gross & Boult, Error of fit measures for recovering parametric solids, 1988), zero
+on the surface. From primitives the distance is the true one. Sizes and centre are those of least squares; the class is
+that with the least mean distance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -18,20 +19,23 @@ from numpy.typing import NDArray
 from sciffusion.errors import require
 
 from .container import Shapes
-from .surfaces import Superquadric
+from .surfaces import PRIMITIVES, TUBE, Superquadric
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "Surface", "fit", "solids", "superquadric_surfaces"]
 
 Floats = NDArray[np.floating[Any]]
 
+Surface = Callable[[Floats, Floats], Floats]
+"""How far points (n, 3) are off a surface about the origin with three sizes: (n,)."""
+
 _LEAST, _MOST = 0.1, 4.0
-"""Semi-axes, as shares of the half width of the points, between which one is looked for."""
+"""Sizes, as shares of the half width of the points, between which one is looked for."""
 
 
 @final
 @dataclass(frozen=True)
 class Fit:
-    """The nearest superquadric of each set: its ``label``, and the mean ``distance`` of the points from it, (N,).
+    """The nearest surface of each set: its ``label``, and the mean ``distance`` of the points from it, (N,).
 
     ``distance`` is in the unit of the points; ``size`` is their mean distance from the centre, to compare it with.
     """
@@ -41,10 +45,11 @@ class Fit:
     size: Floats
 
 
-def fit(shapes: Shapes, classes: Mapping[str, tuple[float, float]]) -> Fit:
-    """Fit a superquadric to every set, with the exponents of the class that suits it best.
+def fit(shapes: Shapes, classes: Mapping[str, Surface]) -> Fit:
+    """Fit a surface to every set, of the class that suits it best.
 
-    The surfaces stand upright, as :func:`.superquadrics` makes them: their axes are those of space.
+    The surfaces stand upright, as :func:`.superquadrics` and :func:`.primitives` make them: their axes are those of
+    space.
 
     Raises ``ValueError`` for sets of less than 7 points, which any surface could meet.
     """
@@ -61,19 +66,60 @@ def fit(shapes: Shapes, classes: Mapping[str, tuple[float, float]]) -> Fit:
     return Fit(np.array(labels), np.array(distances), np.array(sizes))
 
 
-def _distance(points: Floats, exponents: tuple[float, float]) -> float:
-    """The mean distance from the nearest surface with these exponents."""
+def superquadric_surfaces(classes: Mapping[str, tuple[float, float]]) -> dict[str, Surface]:
+    """The surfaces of superquadrics with these exponents, by name; sizes are semi-axes."""
+
+    def off(exponents: tuple[float, float], p: Floats, size: Floats) -> Floats:
+        surface = Superquadric((float(size[0]), float(size[1]), float(size[2])), exponents)
+        # beyond e^30 a power of a small exponent has left what floats hold
+        scale = np.exp(-exponents[0] / 2 * np.log(surface.value(p).clip(1e-30, 1e30)))
+        return np.asarray(np.linalg.norm(p, axis=1) * np.abs(1 - scale))
+
+    return {name: partial(off, exponents) for name, exponents in classes.items()}
+
+
+def solids() -> dict[str, Surface]:
+    """The surfaces of :data:`~.surfaces.PRIMITIVES`, with sizes as :func:`.primitive` takes them."""
+    found: dict[str, Surface] = {
+        "box": _box,
+        "cone": lambda p, size: _turned(p, [(0, -size[2]), (size[0], -size[2]), (0, size[2])]),
+        "cylinder": lambda p, size: _turned(
+            p, [(0, -size[2]), (size[0], -size[2]), (size[0], size[2]), (0, size[2])]
+        ),
+        "sphere": lambda p, size: np.abs(np.linalg.norm(p, axis=1) - size[0]),
+        "torus": lambda p, size: np.abs(
+            np.hypot(np.hypot(p[:, 0], p[:, 1]) - size[0], p[:, 2]) - TUBE * size[0]
+        ),
+    }
+    return {name: found[name] for name in PRIMITIVES}
+
+
+def _box(p: Floats, size: Floats) -> Floats:
+    beyond = np.abs(p) - size
+    inside = np.minimum(beyond.max(1), 0)
+    return np.asarray(np.abs(np.linalg.norm(np.maximum(beyond, 0), axis=1) + inside))
+
+
+def _turned(p: Floats, profile: list[tuple[Any, Any]]) -> Floats:
+    """The distance from the surface that a line of corners (radius, height) sweeps about the third axis."""
+    here, corners = np.stack([np.hypot(p[:, 0], p[:, 1]), p[:, 2]], 1), np.array(profile)
+    found = []
+    for a, b in zip(corners[:-1], corners[1:], strict=True):
+        along = b - a
+        share = ((here - a) @ along / (along @ along)).clip(0, 1)
+        found.append(np.linalg.norm(here - a - share[:, None] * along, axis=1))
+    return np.asarray(np.min(found, axis=0))
+
+
+def _distance(points: Floats, surface: Surface) -> float:
+    """The mean distance from the nearest surface of this kind."""
     optimize = require("scipy.optimize", extra="shapes")
     low, high = points.min(0), points.max(0)
     half = np.maximum((high - low) / 2, 1e-6)
     middle = (low + high) / 2
 
     def off(free: Floats) -> Floats:
-        axes, p = half * np.exp(free[:3]), points - middle - half * free[3:]
-        surface = Superquadric((float(axes[0]), float(axes[1]), float(axes[2])), exponents)
-        # beyond e^30 a power of a small exponent has left what floats hold
-        scale = np.exp(-exponents[0] / 2 * np.log(surface.value(p).clip(1e-30, 1e30)))
-        return np.asarray(np.linalg.norm(p, axis=1) * np.abs(1 - scale))
+        return surface(points - middle - half * free[3:], half * np.exp(free[:3]))
 
     bound = np.array([np.log(_MOST)] * 3 + [1.0] * 3)
     least = np.array([np.log(_LEAST)] * 3 + [-1.0] * 3)

@@ -23,7 +23,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRIMITIVES", "Superquadric", "primitive"]
+__all__ = ["PRIMITIVES", "TUBE", "Superquadric", "primitive"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -109,7 +109,7 @@ def _cone(n: int, rng: np.random.Generator, size: Floats) -> Floats:
 
 
 def _torus(n: int, rng: np.random.Generator, size: Floats) -> Floats:
-    big, small = size[0], size[0] * _TUBE
+    big, small = size[0], size[0] * TUBE
     kept: list[Floats] = []
     while sum(map(len, kept)) < n:  # the area grows with the distance from the axis
         angle = rng.uniform(0, 2 * np.pi, 2 * n + 64)
@@ -119,7 +119,8 @@ def _torus(n: int, rng: np.random.Generator, size: Floats) -> Floats:
     return np.stack([radius * np.cos(turn), radius * np.sin(turn), small * np.sin(tube)], 1)
 
 
-_TUBE = 0.35  # radius of a torus's tube over that of its ring
+TUBE = 0.35
+"""The radius of a torus's tube, over that of its ring."""
 
 PRIMITIVES = {
     "box": _box,
