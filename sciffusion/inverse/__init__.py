@@ -1,6 +1,6 @@
 """Inverse problems: conditioning on observations without training, by guidance, replacement and particles."""
 
-from sciffusion.inverse.fields import Apart, KnownFields
+from sciffusion.inverse.fields import Apart, HiddenFields, KnownFields
 from sciffusion.inverse.grids import STFT, Blur, CoarseGrain, Fourier, Subsample
 from sciffusion.inverse.known import Known
 from sciffusion.inverse.methods import DPS, MMPS, SDA, PiGDM
@@ -25,6 +25,7 @@ __all__ = [
     "Each",
     "FieldOperator",
     "Fourier",
+    "HiddenFields",
     "ObservationTwist",
     "Particles",
     "RePaint",

@@ -8,7 +8,7 @@ distributions in multi-modal diffusion at scale, 2023, arXiv 2303.06555).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import final
 
 import torch
@@ -18,7 +18,7 @@ from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.inverse.operators import check_boolean
 from sciffusion.state import State, Value
 
-__all__ = ["Apart", "KnownFields"]
+__all__ = ["Apart", "HiddenFields", "KnownFields"]
 
 
 @final
@@ -84,6 +84,27 @@ class KnownFields(Denoiser):
 
 
 @final
+class HiddenFields(Denoiser):
+    """A denoiser of states from which the named fields are hidden in every sample: the marginal law of the others.
+
+    It is bound to no batch, and says of what is hidden that it is what it was shown, noise and all.
+    Calls raise ``ValueError`` for a field that the state does not have, and for a plain tensor.
+    """
+
+    def __init__(self, denoiser: Denoiser, fields: Collection[str]) -> None:
+        super().__init__()
+        self.denoiser, self.process, self.hidden = denoiser, denoiser.process, tuple(fields)
+
+    def forward(
+        self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+    ) -> Prediction:
+        if type(x_t) is not State:
+            raise ValueError("x_t must be a state: a plain tensor has no other fields")
+        hidden = dict.fromkeys(self.hidden, torch.tensor(True))
+        return KnownFields(self.denoiser, x_t, {}, hidden)(x_t, t, cond, previous)
+
+
+@final
 class Apart(Denoiser):
     """What a denoiser of states says of each field with all others hidden: as many independent marginals.
 
@@ -102,8 +123,7 @@ class Apart(Denoiser):
             raise ValueError("x_t must be a state: a plain tensor has no other fields")
         out = {}
         for name in x_t:
-            others = {k: torch.tensor(True) for k in x_t if k != name}
-            alone = KnownFields(self.denoiser, x_t, {}, others)
+            alone = HiddenFields(self.denoiser, [k for k in x_t if k != name])
             x0 = alone(x_t, t, cond, previous).x0
             assert type(x0) is State
             out[name] = x0[name]

@@ -1,6 +1,7 @@
 """How likely data are under a model, in nats."""
 
 from sciffusion.likelihood.bound import nelbo
+from sciffusion.likelihood.classify import log_posterior
 from sciffusion.likelihood.divergence import Divergence, Exact, Hutchinson, HutchinsonPlusPlus
 from sciffusion.likelihood.flow import log_likelihood
 from sciffusion.likelihood.jump import jump_nelbo
@@ -12,5 +13,6 @@ __all__ = [
     "HutchinsonPlusPlus",
     "jump_nelbo",
     "log_likelihood",
+    "log_posterior",
     "nelbo",
 ]

@@ -22,6 +22,7 @@ from sciffusion.inverse import (
     MMPS,
     SDA,
     Apart,
+    HiddenFields,
     Known,
     KnownFields,
     Mask,
@@ -229,6 +230,7 @@ def denoiser_cases() -> list[tuple[Denoiser, Value, Tensor | None]]:
         (Known(Series(), series, torch.tensor([True, False, True, False])), series, None),
         (KnownFields(Pairs(), both, {"a": torch.tensor([True, False, False])}), both, None),
         (Apart(Pairs()), both, None),
+        (HiddenFields(Pairs(), ["b"]), both, None),
     ]
     known = Mask(torch.tensor([[True, False]]))
     for method in (MMPS(), PiGDM(), SDA(), DPS()):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sciffusion.denoiser import Preconditioned
 from sciffusion.grid import FlowTime
 from sciffusion.guidance import Autoguidance
-from sciffusion.inverse import Apart, KnownFields
+from sciffusion.inverse import Apart, HiddenFields, KnownFields
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.objective import Objective
@@ -51,6 +51,19 @@ def test_a_hidden_field_leads_to_the_marginal_law_of_the_other() -> None:
     mean, variance = law(denoiser, "b")
     assert abs(mean - float(MEAN[1])) < 2e-3
     assert abs(variance - float(COVARIANCE[1, 1])) < 2e-3
+
+
+def test_hiding_fields_needs_no_batch_and_says_of_the_others_what_knowing_nothing_says() -> None:
+    x, t = normal(3), torch.tensor(0.4)
+    hidden, want = (
+        d(x, t).x0 for d in (HiddenFields(Pairs(), ["a"]), KnownFields(Pairs(), x, {}, {"a": YES}))
+    )
+    assert isinstance(hidden, State) and isinstance(want, State)
+    assert torch.equal(hidden["b"], want["b"])
+    assert torch.equal(hidden["a"], x["a"])
+    other = HiddenFields(Pairs(), ["a"])(x.replace({"a": x["a"] + 1}), t).x0
+    assert isinstance(other, State)
+    assert torch.equal(other["b"], want["b"])
 
 
 def test_known_fields_come_back_bit_by_bit() -> None:
@@ -155,3 +168,7 @@ def test_what_does_not_fit_is_refused() -> None:
         KnownFields(inner, known, {"a": NO})(normal(3), torch.tensor(0.5))
     with pytest.raises(ValueError, match="x_t must be a state"):
         Apart(inner)(torch.zeros(2, 1), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="x_t must be a state"):
+        HiddenFields(inner, ["a"])(torch.zeros(2, 1), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="there is no field 'c'"):
+        HiddenFields(inner, ["c"])(normal(2), torch.tensor(0.5))
