@@ -10,7 +10,7 @@ from sciffusion.interop.diffusers import (
     from_autoencoder,
 )
 from sciffusion.noise import Noise
-from tests.core.tiny_diffusers import library, randn, seeded, tiny_vae, unet
+from tests.core.tiny_diffusers import library, randn, scheduler, seeded, tiny_vae, unet
 
 FILMS = {"base_dim": 4, "z_dim": 2, "dim_mult": [1, 1], "num_res_blocks": 1}
 STATS = {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 0.25]}
@@ -106,6 +106,40 @@ def test_a_codec_is_the_autoencoder_in_the_units_of_its_pipeline(name: str) -> N
     torch.testing.assert_close(codec.decode(expected), data, atol=1e-4, rtol=1e-4)
     drawn = codec.encode(x, Noise(0))
     assert drawn.shape == expected.shape and not torch.equal(drawn, expected)
+
+
+@torch.no_grad()
+def test_statistics_of_every_frame_are_those_of_cosmos_pipeline() -> None:
+    """Four channels and three frames of statistics, and latents as spread as the scheduler says."""
+    vae = seeded(
+        library().AutoencoderKLCosmos,
+        latent_channels=4,
+        encoder_block_out_channels=(4, 4),
+        decode_block_out_channels=(4, 4),
+        attention_resolutions=(),
+        num_layers=1,
+        resolution=16,
+        patch_size=2,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=2,
+        latents_mean=randn(12, seed=1).tolist(),
+        latents_std=(0.5 + randn(12, seed=2).abs()).tolist(),
+    )
+    theirs = scheduler("EDMEulerScheduler", sigma_data=0.5)
+    mean, std = (
+        torch.tensor(vae.config[name]).view(1, 4, -1, 1, 1)[:, :, :2]  # type: ignore[index]
+        for name in ("latents_mean", "latents_std")
+    )
+    x, codec = randn(2, 3, 3, 16, 16), from_autoencoder(vae, theirs)
+    own = vae.encode(x).latent_dist.mode()  # type: ignore[operator]
+    assert own.shape[2] == 2
+    z = codec.encode(x, Noise(0))
+    torch.testing.assert_close(z, (own - mean) / std * 0.5)
+    latents = z * std / theirs.config.sigma_data + mean
+    torch.testing.assert_close(codec.decode(z), vae.decode(latents).sample)  # type: ignore[operator]
+    torch.testing.assert_close(from_autoencoder(vae).encode(x), 2 * z)
+    with pytest.raises(ValueError, match="4 latent frames is longer than the 3"):
+        codec.decode(randn(1, 4, 4, 4, 4))
 
 
 def test_what_is_no_autoencoder_is_refused() -> None:

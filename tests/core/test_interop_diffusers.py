@@ -87,6 +87,60 @@ def test_values_that_grow_are_followed_relative_to_their_size() -> None:
     torch.testing.assert_close(got, expected, atol=1e-5 * size, rtol=0)
 
 
+RULES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"]
+)
+def test_a_rule_of_sigmas_is_that_of_their_loop(name: str, rule: str) -> None:
+    flow = name.startswith("Flow")
+    config = {"shift": 3.0} if flow else {"prediction_type": V, "timestep_spacing": "trailing"}
+    theirs, x = scheduler(name, **{rule: True}, **config), randn(2, 3, 8, 8)
+    options = {"sigmas": [1 - i / STEPS for i in range(STEPS)]} if flow else {}
+    expected = loop(unet(), theirs, x, STEPS, **options)
+    start = x
+    if not flow:  # theirs begins in units in which alpha is 1
+        start = x * float(theirs.init_noise_sigma) / float((1 + theirs.sigmas[0] ** 2) ** 0.5)
+    got = from_scheduler(theirs, STEPS)(from_model(unet(), theirs), start).x
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+TABLE = {"trained_betas": torch.linspace(2**-7, 0.02, 1000).tolist()}
+"""A table whose first level float32 holds exactly: theirs is computed in it, and 1 - alpha^2 cancels there."""
+MULTISTEP: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"dpm++ 2m, {r}": ("DPMSolverMultistepScheduler", {r: True}) for r in RULES},
+    "dpm++ 2m, lu": ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}),
+    "unipc, beta": ("UniPCMultistepScheduler", {"use_beta_sigmas": True}),
+    "unipc, a flow": ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 3.0}),
+    "unipc, a flow, karras": (
+        "UniPCMultistepScheduler",
+        {"use_flow_sigmas": True, "use_karras_sigmas": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MULTISTEP)
+def test_multistep_runs_are_theirs_where_the_network_is_told_the_level_it_is_at(case: str) -> None:
+    """Theirs round the step that the network is told; here it is told that of the solver's own level."""
+    name, config = MULTISTEP[case]
+    kind = "flow_prediction" if "flow" in case else V
+    theirs = scheduler(name, prediction_type=kind, **TABLE, **config)
+    x = randn(2, 3, 8, 8)
+    training = Training.of(theirs)
+
+    def told(x: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
+        sigma = theirs.sigmas[theirs.step_index or 0].double()
+        flow = isinstance(training.schedule, RectifiedFlow)
+        time = sigma if flow else training.schedule.time(-2 * sigma.log())
+        return (unet()(x, training.step(time).float()).sample,)
+
+    expected = loop(told, theirs, x, STEPS)
+    got = from_scheduler(theirs, STEPS)(from_model(unet(), theirs), x).x
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_flow_shifted_once_is_their_loop_at_sigmas_given(shift: float) -> None:
     theirs = scheduler("FlowMatchEulerDiscreteScheduler", shift=shift)
@@ -177,7 +231,32 @@ def test_ancestral_sampling_has_their_variance() -> None:
             {"_class_name": "CMStochasticIterativeScheduler"},
             "has neither betas nor a flow|is not one of",
         ),
-        ({"_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": True}, "use_lu_lambdas"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "thresholding": True}, "thresholding=True"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -5.1},
+            "lambda_min_clipped=-5.1",
+        ),
+        ({"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0=False"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            "timestep_type='continuous'",
+        ),
+        (
+            {
+                "_class_name": "UniPCMultistepScheduler",
+                "use_flow_sigmas": True,
+                "use_beta_sigmas": True,
+            },
+            "beta sigmas of UniPCMultistepScheduler are not levels of a flow",
+        ),
+        (
+            {
+                "_class_name": "EulerDiscreteScheduler",
+                "use_karras_sigmas": True,
+                "rescale_betas_zero_snr": True,
+            },
+            "no greatest sigma",
+        ),
         (
             {
                 "_class_name": "DPMSolverMultistepScheduler",

@@ -111,6 +111,13 @@ def text(m: nn.Module, x: Tensor, t: Tensor, **more: Any) -> Tensor:
     )[0]
 
 
+PLACES = {
+    "num_frames": 3,
+    "height": 4,
+    "width": 4,
+    "rope_interpolation_scale": (8 / 25, 32, 32),
+}
+"""What LTX's pipeline tells of a field of 3 x 4 x 4 points."""
 BLOCKS = {
     "sample_size": 8,
     "layers_per_block": 1,
@@ -415,7 +422,7 @@ CASES: dict[str, Case] = {
             caption_channels=12,
         ),
         {"encoder_hidden_states": TEXT, "encoder_attention_mask": MASK},
-        lambda m, x, t: text(m, x, t, encoder_attention_mask=MASK, num_frames=3, height=4, width=4),
+        lambda m, x, t: text(m, x, t, encoder_attention_mask=MASK, **PLACES),
         shape=FILM,
         ends=("LTXPipeline", "_pack_latents", (), (3, 4, 4)),
     ),
@@ -524,7 +531,7 @@ def test_bad_conditions_times_and_channels_are_named() -> None:
         denoiser(x, t, [TEXT])
     with pytest.raises(ValueError, match="first dimension"):
         denoiser(x, t, torch.zeros(3, 5, 12))
-    with pytest.raises(ValueError, match="no time for each element"):
+    with pytest.raises(ValueError, match="none takes one for each element"):
         denoiser(x, torch.full((B, 4), 0.5), TEXT)
     distilled = from_model(tiny_flux(), library().FlowMatchEulerDiscreteScheduler())
     with pytest.raises(ValueError, match="cond lacks 'guidance'"):

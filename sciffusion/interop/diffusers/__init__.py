@@ -9,9 +9,10 @@
 ``pip install "sciffusion[diffusers]"`` brings the library, which is imported when it is first needed.
 """
 
+from sciffusion.interop.diffusers.autoencoder import from_autoencoder
 from sciffusion.interop.diffusers.calls import CALLS, Call
 from sciffusion.interop.diffusers.dropin import Network, Scheduler
-from sciffusion.interop.diffusers.model import from_autoencoder, from_experts, from_model
+from sciffusion.interop.diffusers.model import from_experts, from_model
 from sciffusion.interop.diffusers.packing import FramesFirst, Packing, Patches, Singles
 from sciffusion.interop.diffusers.sampling import from_scheduler
 from sciffusion.interop.diffusers.solvers import DPMSolver2M, UniPCB

@@ -43,6 +43,8 @@ class Call:
         derived: arguments that follow from the field's shape and the conditions.
         time: the argument that takes the time.
         scale: what the time is multiplied by, by its configuration.
+        tokens: for networks that may be told a time for every token, the patches of a film that these are.
+        concat: whether there are versions that get more channels beside the field, as the condition ``"concat"``.
     """
 
     value: str
@@ -54,6 +56,8 @@ class Call:
     derived: Derived = _nothing
     time: str = "timestep"
     scale: Callable[[Any], float] = lambda config: 1.0
+    tokens: Callable[[Any], Patches] | None = None
+    concat: bool = False
 
     def tell(self, step: Tensor, steps: int, config: Any) -> Tensor:
         """The time as the network wants it, from their step (B,)."""
@@ -80,6 +84,11 @@ def _flux(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hunyuan(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    if config.image_condition_type == "token_replace":
+        raise ValueError(
+            "image_condition_type 'token_replace', a first frame that is shown clean inside the network, is not read; "
+            "'latent_concat' is"
+        )
     _guided(config, cond)
     return {"guidance": 1000 * cond["guidance"]} if config.guidance_embeds else {}
 
@@ -89,12 +98,19 @@ def _qwen(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ltx(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Places in seconds and pixels: by default at 25 frames a second, and as its autoencoder shrinks films."""
     frames, height, width = _ltx_patches(config).grid(x)
-    return {"num_frames": frames, "height": height, "width": width}
+    scale = cond.get("rope_interpolation_scale", (8 / 25, 32, 32))
+    grid = {"num_frames": frames, "height": height, "width": width}
+    return grid | {"rope_interpolation_scale": scale}
 
 
 def _ltx_patches(config: Any) -> Patches:
     return Patches((config.patch_size_t, config.patch_size, config.patch_size))
+
+
+def _wan_patches(config: Any) -> Patches:
+    return Patches(tuple(config.patch_size))
 
 
 def _two_by_two(config: Any) -> Patches:
@@ -124,9 +140,10 @@ def _pixart(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cogvideo(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary places, in the units of the grid that it was trained on."""
+    """Rotary places, in the units of the grid that it was trained on, and a constant that version 1.5 is told."""
+    told = {} if config.ofs_embed_dim is None else {"ofs": x.new_full((1,), 2.0)}
     if not config.use_rotary_positional_embeddings:
-        return {}
+        return told
     made = require("diffusers.models.embeddings", extra="diffusers").get_3d_rotary_pos_embed
     p, frames = config.patch_size, x.shape[2]
     size, base = (
@@ -147,7 +164,7 @@ def _cogvideo(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]
             max_size=base,
             device=x.device,
         )
-    return {"image_rotary_emb": places}
+    return told | {"image_rotary_emb": places}
 
 
 def _cropped(
@@ -185,11 +202,12 @@ def _z_image(config: Any, x: Tensor, cond: Mapping[str, Any]) -> dict[str, Any]:
 _TEXT = "encoder_hidden_states"
 _MASK = "encoder_attention_mask"
 CALLS: Mapping[str, Call] = {
-    "UNet2DModel": Call("sample", takes=("class_labels",), derived=_unet),
+    "UNet2DModel": Call("sample", takes=("class_labels",), derived=_unet, concat=True),
     "UNet2DConditionModel": Call(
         "sample",
         needs=(_TEXT,),
         takes=("class_labels", "timestep_cond", _MASK, "added_cond_kwargs"),
+        concat=True,
     ),
     "DiTTransformer2DModel": Call("hidden_states", needs=("class_labels",)),
     "PixArtTransformer2DModel": Call(
@@ -227,6 +245,7 @@ CALLS: Mapping[str, Call] = {
         takes=("guidance",),
         packing=_two_by_two,
         derived=_flux,
+        concat=True,
     ),
     "QwenImageTransformer2DModel": Call(
         "hidden_states",
@@ -237,16 +256,25 @@ CALLS: Mapping[str, Call] = {
         derived=_qwen,
     ),
     "WanTransformer3DModel": Call(
-        "hidden_states", needs=(_TEXT,), takes=("encoder_hidden_states_image",)
+        "hidden_states",
+        needs=(_TEXT,),
+        takes=("encoder_hidden_states_image",),
+        tokens=_wan_patches,
+        concat=True,
     ),
     "HunyuanVideoTransformer3DModel": Call(
         "hidden_states",
         needs=(_TEXT, _MASK, "pooled_projections"),
         takes=("guidance",),
         derived=_hunyuan,
+        concat=True,
     ),
     "CogVideoXTransformer3DModel": Call(
-        "hidden_states", needs=(_TEXT,), packing=lambda config: FramesFirst(), derived=_cogvideo
+        "hidden_states",
+        needs=(_TEXT,),
+        packing=lambda config: FramesFirst(),
+        derived=_cogvideo,
+        concat=True,
     ),
     "MochiTransformer3DModel": Call("hidden_states", "countdown", needs=(_TEXT, _MASK), sign=-1),
     "CosmosTransformer3DModel": Call(
@@ -256,11 +284,16 @@ CALLS: Mapping[str, Call] = {
         "hidden_states", needs=(_TEXT, "global_hidden_states"), derived=_stable_audio
     ),
     "LTXVideoTransformer3DModel": Call(
-        "hidden_states", needs=(_TEXT, _MASK), packing=_ltx_patches, derived=_ltx
+        "hidden_states",
+        needs=(_TEXT, _MASK),
+        takes=("rope_interpolation_scale", "video_coords"),
+        packing=_ltx_patches,
+        derived=_ltx,
+        tokens=_ltx_patches,
     ),
 }
 """By class name; fields are (B, C, H, W) for images, (B, C, T, H, W) for films, (B, C, T) for sounds, all unpacked.
 
-Left out, for they ask for more than a call: Wan with a time for every token (TI2V), networks that get the image to
-continue beside the field, Z-Image with reference images, Sana-Sprint, whose time is an angle.
+Left out, for they ask for more than a call: reference images as further tokens (FLUX Kontext, Qwen-Image-Edit,
+Z-Image), HunyuanVideo with the first frame shown inside the network, Sana-Sprint, whose time is an angle.
 """

@@ -1,4 +1,4 @@
-"""Their networks and autoencoders as a denoiser and a codec of ours."""
+"""Their networks as denoisers of ours."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sciffusion.codec import Affine, Codec
 from sciffusion.denoiser import Condition, Denoiser, Prediction, check_condition
 from sciffusion.errors import did_you_mean
 from sciffusion.experts import TimeExperts
 from sciffusion.interop.diffusers.calls import CALLS, Call
+from sciffusion.interop.diffusers.packing import Packing, Patches
 from sciffusion.interop.diffusers.training import Training
 from sciffusion.process import Gaussian
 from sciffusion.state import State, Value, layout_of
 
-__all__ = ["from_autoencoder", "from_model"]
+__all__ = ["from_experts", "from_model"]
 
 
 def from_model(
@@ -27,6 +27,7 @@ def from_model(
     *,
     process: Gaussian | None = None,
     call: Call | None = None,
+    frames: bool = False,
 ) -> Denoiser:
     """A network of theirs as a denoiser.
 
@@ -35,13 +36,17 @@ def from_model(
     twice as many channels as it gets, the second half is a learned variance and left out.
 
     A condition is a mapping of the network's own argument names to tensors with one row a sample, or one tensor for the
-    first of these (classes, encoded texts).
+    first of these (classes, encoded texts). ``"concat"`` holds the channels that a network gets beside those that it
+    denoises (inpainting, the image that a film begins with, edges): a field like the samples, of its own channels.
 
     Args:
         model: the network, its weights loaded, in evaluation mode if it has dropout.
         scheduler: theirs, its configuration, or a :class:`Training`.
         process: the process with a space of your own; by default the training's, Euclidean.
         call: how to call a network of a class that is not listed in ``CALLS``.
+        frames: films are (B, T, C, H, W), as in the domain of video, not (B, C, T, H, W). A network that is told the
+            time of every token (Wan 2.2 TI2V, LTX) then takes a time for each frame, (B, T), and
+            :class:`~sciffusion.inverse.Known` shows it some of them clean.
 
     Raises:
         ValueError: for a class that is not listed, and for a scheduler that cannot be read.
@@ -54,7 +59,8 @@ def from_model(
             "called with call=Call(...)"
         )
     training = scheduler if isinstance(scheduler, Training) else Training.of(scheduler)
-    return _Model(model, inner.config, call or CALLS[name], training, process or training.process)
+    process = process or training.process
+    return _Model(model, inner.config, call or CALLS[name], training, process, frames)
 
 
 def from_experts(
@@ -91,11 +97,18 @@ class _Model(Denoiser):
     """A network of theirs with the declaration of how to call it."""
 
     def __init__(
-        self, model: nn.Module, config: Any, call: Call, training: Training, process: Gaussian
+        self,
+        model: nn.Module,
+        config: Any,
+        call: Call,
+        training: Training,
+        process: Gaussian,
+        frames: bool,
     ) -> None:
         super().__init__()
         self.model, self.config, self.call, self.trained = model, config, call, training
         self.process = self.field = process
+        self.frames = frames
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
@@ -103,22 +116,43 @@ class _Model(Denoiser):
         self.process.check_kind(x_t)
         x = cast(Tensor, x_t)
         check_condition(cond, x)
-        t = torch.as_tensor(t, dtype=torch.float64)
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+        if self.frames and x.ndim != 5:
             raise ValueError(
-                f"t must be one number or one for each of {len(x)} samples, got shape {tuple(t.shape)}; a network of "
-                "diffusers takes no time for each element"
+                f"with frames=True films are (B, T, C, H, W), got a field {tuple(x.shape)}"
             )
-        given, layout, edm = self._condition(cond, x), layout_of(x), self.trained.edm
+        t = torch.as_tensor(t, dtype=torch.float64)
+        self._check_times(t, x)
+        layout, edm = layout_of(x), self.trained.edm
         if edm is None:
-            x0 = self.field.read(self._call(x, t, given), x, t, layout, self.trained.target)
+            x0 = self.field.read(self._told(x, t, cond), x, t, layout, self.trained.target)
         else:
             seen, parts = self.field.show(x, t, layout, edm.sigma_data)
-            x0 = self.field.read(edm.sign * self._call(seen, t, given), x, t, layout, "v", parts)
+            x0 = self.field.read(edm.sign * self._told(seen, t, cond), x, t, layout, "v", parts)
         return Prediction(x0, x_t, t, self.process)
 
+    def _check_times(self, t: Tensor, x: Tensor) -> None:
+        if t.ndim == 0 or (t.ndim == 1 and len(t) == len(x)):
+            return
+        if not (self.frames and self.call.tokens):
+            raise ValueError(
+                f"t must be one number or one for each of {len(x)} samples, got shape {tuple(t.shape)}; of the "
+                f"networks of diffusers {', '.join(n for n, c in CALLS.items() if c.tokens)} take a time for each "
+                "frame, read with from_model(..., frames=True), none takes one for each element"
+            )
+        if t.shape != x.shape[:2]:
+            raise ValueError(
+                f"t must be (), ({len(x)},), or one number for each frame, {tuple(x.shape[:2])}, got {tuple(t.shape)}"
+            )
+
+    def _told(self, x: Tensor, t: Tensor, cond: Condition) -> Tensor:
+        """What the network says, in the shape of the field."""
+        if not self.frames:
+            return self._call(x, t, self._condition(cond, x))
+        film = x.transpose(1, 2)
+        return self._call(film, t, self._condition(cond, film)).transpose(1, 2)
+
     def _condition(self, cond: Condition, x: Tensor) -> dict[str, Any]:
-        known = (*self.call.needs, *self.call.takes)
+        known = (*self.call.needs, *self.call.takes, *["concat"] * self.call.concat)
         if isinstance(cond, Tensor) and known:
             cond = {known[0]: cond}
         if cond is not None and (not isinstance(cond, Mapping) or isinstance(cond, State)):
@@ -151,9 +185,10 @@ class _Model(Denoiser):
 
     def _call(self, x: Tensor, t: Tensor, given: dict[str, Any]) -> Tensor:
         trained, call = self.trained, self.call
-        step = trained.step(t).to(x.device, torch.float32).expand(len(x))
+        step = trained.step(t).to(x.device, torch.float32)
+        step = self._of_tokens(step, x) if t.ndim > 1 else step.expand(len(x))
         packing = call.packing(self.config) if call.packing else None
-        value = x.to(self._dtype(x))
+        value = self._beside(x, given.pop("concat", None), packing).to(self._dtype(x))
         asked = {
             call.value: packing.pack(value) if packing else value,
             call.time: call.tell(step, trained.steps, self.config),
@@ -164,65 +199,32 @@ class _Model(Denoiser):
             out = out[:, : x.shape[1]]
         if out.shape != x.shape:
             raise ValueError(
-                f"the network returned shape {tuple(out.shape)} for a field {tuple(x.shape)}; a network that gets more "
-                "channels than it denoises (inpainting, image to video) has to be wrapped"
+                f"the network returned shape {tuple(out.shape)} for a field {tuple(x.shape)}"
             )
         return out if call.sign > 0 else -out
 
+    def _of_tokens(self, step: Tensor, film: Tensor) -> Tensor:
+        """The steps of frames (B, T) as those of the tokens of a film (B, C, T, H, W), (B, L)."""
+        assert self.call.tokens is not None
+        wide = step[:, None, :, None, None].expand(-1, 1, *film.shape[2:])
+        tokens = self.call.tokens(self.config).pack(wide)
+        if bool((tokens != tokens[..., :1]).any()):
+            raise ValueError("t differs between frames that are one token of the network")
+        return tokens[..., 0]
 
-def from_autoencoder(vae: nn.Module) -> Codec:
-    """An autoencoder of theirs as a codec, with the affine map of its latent that its pipelines apply.
-
-    That is a scaling and a shift (Stable Diffusion, FLUX), or a mean and a standard deviation per channel (Wan,
-    Qwen-Image, LTX), read from its configuration or its weights. Images are (B, 3, H, W) in [-1, 1], videos
-    (B, 3, T, H, W), sounds (B, channels, T). Raises ``ValueError`` for a module that is no autoencoder of theirs.
-    """
-    config = getattr(vae, "config", None)
-    if config is None or not hasattr(vae, "encode") or not hasattr(vae, "decode"):
-        raise ValueError(
-            f"vae must be an autoencoder of diffusers with encode and decode, got {type(vae).__name__}"
-        )
-    return _Autoencoder(vae, config)
-
-
-@final
-class _Autoencoder(Codec):
-    """An autoencoder of theirs."""
-
-    def __init__(self, vae: nn.Module, config: Any) -> None:
-        names = ("latent_channels", "z_dim", "decoder_input_channels")
-        channels = next((int(n) for n in map(config.get, names) if n), 0)
-        if channels < 1:
+    def _beside(self, x: Tensor, concat: Tensor | None, packing: Packing | None) -> Tensor:
+        """The field with the channels that the network gets beside it."""
+        takes = self.config.get("in_channels") if self.call.concat else None
+        if takes is None:
+            return x
+        more = takes // packing.size if isinstance(packing, Patches) else takes
+        more -= x.shape[1]
+        if concat is None and more == 0:
+            return x
+        shape = (len(x), more, *x.shape[2:])
+        if concat is None or concat.shape != shape:
             raise ValueError(
-                f"vae is a {type(vae).__name__}, whose configuration does not tell its latent channels"
+                f"cond['concat'] must hold the {more} channels that this network gets beside the {x.shape[1]} of the "
+                f"field, {shape}, got {None if concat is None else tuple(concat.shape)}"
             )
-        super().__init__(channels)
-        self.vae, self.config = vae, config
-        self.still = type(vae).__name__ == "AutoencoderKLQwenImage"  # images as films of one frame
-        mean, std = (
-            config.get(name) if config.get(name) is not None else getattr(vae, name, None)
-            for name in ("latents_mean", "latents_std")
-        )
-        scale = float(config.get("scaling_factor") or 1.0)
-        ones = torch.ones(channels)
-        mean = ones * float(config.get("shift_factor") or 0.0) if mean is None else mean
-        self.affine = Affine(
-            mean, (ones if std is None else torch.as_tensor(std).flatten()) / scale
-        )
-
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = self.vae.encode(x[:, :, None] if self.still else x)  # type: ignore[operator]
-        if hasattr(out, "latent_dist"):
-            parts = (out.latent_dist.mean, out.latent_dist.std)
-            mean, std = (p[:, :, 0] if self.still else p for p in parts)
-            return mean, std
-        return (out.latent if hasattr(out, "latent") else out.latents), None
-
-    def reconstruct(self, z: Tensor) -> Tensor:
-        extra = {}
-        if self.config.get(
-            "timestep_conditioning"
-        ):  # a decoder that may denoise: from no noise here
-            extra["temb"] = z.new_zeros(len(z))
-        out: Tensor = self.vae.decode(z[:, :, None] if self.still else z, **extra).sample  # type: ignore[operator]
-        return out[:, :, 0] if self.still else out
+        return torch.cat((x, concat.to(x)), 1)

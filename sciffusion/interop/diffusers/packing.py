@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
@@ -33,6 +34,11 @@ class Patches(Packing):
     """
 
     sizes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Points of a patch."""
+        return math.prod(self.sizes)
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
         """How many patches there are along each dimension.

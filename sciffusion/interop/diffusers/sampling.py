@@ -1,8 +1,8 @@
 """One of their schedulers as a sampler of ours: the same noise levels, step by step, and the same rule.
 
-The grid is the one that their configuration asks for (timestep spacing, offset, Karras and exponential sigmas, flow
-shifts, the last level), computed once and in float64: the network is told the noise level that the solver is at, no
-time appears twice and no shift is applied twice. Where theirs departs from that, the samplers differ:
+The grid is the one that their configuration asks for (timestep spacing, offset, rules of sigmas, flow shifts, the last
+level; :mod:`.levels`): the network is told the noise level that the solver is at, no time appears twice and no shift is
+applied twice. Where theirs departs from that, the samplers differ:
 ``benchmarks/diffusers_traps.py`` shows both.
 """
 
@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor
-
 from sciffusion.errors import did_you_mean
-from sciffusion.grid import Grid, Karras, LogSNR, Times
+from sciffusion.grid import Times
+from sciffusion.interop.diffusers.levels import Cut, edm_times, flow_times, table_times
 from sciffusion.interop.diffusers.solvers import DPMSolver2M, UniPCB
 from sciffusion.interop.diffusers.training import Training, config_of
 from sciffusion.samplers import (
@@ -30,7 +28,7 @@ from sciffusion.samplers import (
     Sampler,
     Singlestep,
 )
-from sciffusion.schedule import VE, RectifiedFlow, token_shift
+from sciffusion.schedule import RectifiedFlow
 from sciffusion.solver import Solver
 
 __all__ = ["from_scheduler"]
@@ -43,18 +41,18 @@ Config = Mapping[str, Any]
 class _Kind:
     """What distinguishes their scheduler classes.
 
-    ``solver`` by configuration; ``more``: the grid is cut in one step more than asked for, of which the last is left
-    out; ``whole``: steps are rounded to integers; ``sigmas``: Karras and exponential sigmas span the chosen steps, not
-    the whole table; ``ends``: whether the run ends on clean data, else on the first level of the table.
+    ``solver`` by configuration; ``cut``: how the table is cut; ``ends``: whether the run ends on clean data, else on
+    the least level.
     """
 
     solver: Callable[[Config], Solver]
-    more: bool = False
-    whole: bool = True
-    sigmas: bool = False
+    cut: Cut = Cut()
     ends: Callable[[Config], bool] = lambda config: (
         config.get("final_sigmas_type", "zero") == "zero"
     )
+
+
+_MORE, _REAL = Cut(more=True), Cut(whole=False, chosen=True)
 
 
 def _dpm(config: Config) -> Solver:
@@ -94,25 +92,32 @@ _KINDS = {
     "CosineDPMSolverMultistepScheduler": _Kind(lambda c: Multistep(c["solver_order"], eta=1.0)),
     "DDIMScheduler": _Kind(lambda c: DDIM(), ends=_to_one),
     "DDPMScheduler": _Kind(_ddpm),
-    "DEISMultistepScheduler": _Kind(
-        lambda c: DEIS(c["solver_order"]), more=True, ends=lambda c: False
-    ),
-    "DPMSolverMultistepScheduler": _Kind(_dpm, more=True),
-    "DPMSolverSinglestepScheduler": _Kind(lambda c: Singlestep(c["solver_order"]), more=True),
+    "DEISMultistepScheduler": _Kind(lambda c: DEIS(c["solver_order"]), _MORE, ends=lambda c: False),
+    "DPMSolverMultistepScheduler": _Kind(_dpm, _MORE),
+    "DPMSolverSinglestepScheduler": _Kind(lambda c: Singlestep(c["solver_order"]), _MORE),
     "EDMDPMSolverMultistepScheduler": _Kind(_dpm),
     "EDMEulerScheduler": _Kind(lambda c: DDIM()),
-    "EulerAncestralDiscreteScheduler": _Kind(lambda c: DDIM(1.0), whole=False, sigmas=True),
-    "EulerDiscreteScheduler": _Kind(lambda c: DDIM(), whole=False, sigmas=True),
+    "EulerAncestralDiscreteScheduler": _Kind(lambda c: DDIM(1.0), _REAL),
+    "EulerDiscreteScheduler": _Kind(lambda c: DDIM(), _REAL),
     "FlowMatchEulerDiscreteScheduler": _Kind(_flow),
     "FlowMatchHeunDiscreteScheduler": _Kind(lambda c: Heun()),
-    "HeunDiscreteScheduler": _Kind(lambda c: Heun(), whole=False, sigmas=True),
-    "LMSDiscreteScheduler": _Kind(lambda c: LMS(4), whole=False, sigmas=True),
+    "HeunDiscreteScheduler": _Kind(lambda c: Heun(), _REAL),
+    "LMSDiscreteScheduler": _Kind(lambda c: LMS(4), _REAL),
     "PNDMScheduler": _Kind(lambda c: LMS(4), ends=_to_one),
-    "UniPCMultistepScheduler": _Kind(
-        lambda c: UniPCB(c["solver_order"], c["solver_type"]), more=True
-    ),
+    "UniPCMultistepScheduler": _Kind(lambda c: UniPCB(c["solver_order"], c["solver_type"]), _MORE),
 }
-_UNREAD = ("use_beta_sigmas", "use_lu_lambdas", "thresholding")
+
+
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "thresholding": (False,),
+    "interpolation_type": ("linear",),
+    "timestep_type": ("discrete",),
+    "predict_x0": (True,),
+    "disable_corrector": ([],),
+    "solver_p": (None,),
+    "lambda_min_clipped": (-math.inf,),
+}
+"""Options that are read at these values only."""
 
 
 def from_scheduler(
@@ -140,104 +145,22 @@ def from_scheduler(
             "Training.of may still read its noise levels; choose a grid and a solver of ours"
         )
     kind, training = _KINDS[name], Training.of(scheduler)
-    for option in _UNREAD:
-        if config.get(option):
-            raise ValueError(
-                f"{option} has no counterpart here; switch it off, or take a grid of ours"
-            )
+    _check_options(name, config)
     if training.edm is not None:
-        times = _edm_times(kind, config, steps)
+        times = edm_times(config, steps, kind.ends(config))
     elif isinstance(training.schedule, RectifiedFlow):
-        times = _flow_times(name, config, steps, tokens, training)
+        times = flow_times(name, config, steps, tokens, training)
     else:
-        times = _table_times(kind, config, steps, training)
+        times = table_times(kind.cut, config, steps, training, kind.ends(config))
     chosen = kind.solver(config) if solver is None else solver
     start, stop = float(times[0]), float(times[-1])
     return Sampler(chosen, len(times) - 1, Times(times), start, stop)
 
 
-def _edm_times(kind: _Kind, config: Config, steps: int) -> Tensor:
-    """Levels from the greatest to the least; the run ends on clean data, or on the least itself."""
-    if steps < 2:
-        raise ValueError(f"steps must be at least 2 from sigma_max to sigma_min, got {steps}")
-    rho = float(config["rho"]) if config["sigma_schedule"] == "karras" else math.inf
-    levels = VE(float(config["sigma_min"]), float(config["sigma_max"]), rho)
-    times = levels.sigma(torch.linspace(1, 0, steps, dtype=torch.float64)) / levels.sigma_max
-    times[0] = 1.0  # but for rounding
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)]) if kind.ends(config) else times
-
-
-def _table_times(kind: _Kind, config: Config, steps: int, training: Training) -> Tensor:
-    n = training.steps
-    cuts = steps + kind.more
-    if not 1 <= steps <= n - kind.more:
-        raise ValueError(f"steps must be between 1 and {n - kind.more}, got {steps}")
-    spacing = str(config.get("timestep_spacing", "linspace"))
-    if spacing == "linspace":
-        at = torch.linspace(0, n - 1, cuts, dtype=torch.float64)
-    elif spacing == "leading":
-        at = torch.arange(cuts, dtype=torch.float64) * (n // cuts) + config.get("steps_offset", 0)
-    elif spacing == "trailing":
-        at = (n - torch.arange(steps, dtype=torch.float64) * (n / steps)).flip(0) - 1
-    else:
-        raise ValueError(f"timestep_spacing must be linspace, leading or trailing, got {spacing!r}")
-    if kind.whole or spacing == "trailing":
-        at = at.round()
-    at = at[kind.more :].flip(0) if spacing != "trailing" else at.flip(0)
-    times = training.time(at.clamp(max=n - 1))
-    times = _by_sigma(kind, config, times, training)
-    last = 0.0 if kind.ends(config) else 1 / n
-    return torch.cat([times[times > last], torch.tensor([last], dtype=torch.float64)])
-
-
-def _by_sigma(kind: _Kind, config: Config, times: Tensor, training: Training) -> Tensor:
-    """Times at Karras's or exponential sigmas, where the configuration asks for these."""
-    far = 2e3  # any log-SNR: the ends are given
-    grid: Grid
-    if config.get("use_karras_sigmas"):
-        grid = Karras(7.0, -far, far)
-    elif config.get("use_exponential_sigmas"):
-        grid = LogSNR(-far, far)
-    else:
-        return times
-    if len(times) < 2:
-        raise ValueError("steps must be at least 2 for Karras or exponential sigmas")
-    ends = (float(times[0]), float(times[-1])) if kind.sigmas else (1.0, 1 / training.steps)
-    return grid(training.schedule, len(times) - 1, *ends)
-
-
-def _flow_times(
-    name: str, config: Config, steps: int, tokens: int | None, training: Training
-) -> Tensor:
-    """From pure noise in equal steps of sigma to clean data, shifted once."""
-    for option in ("use_karras_sigmas", "use_exponential_sigmas"):
-        if config.get(option):
+def _check_options(name: str, config: Config) -> None:
+    for option, plain in _PLAIN.items():
+        if option in config and config[option] not in plain:
             raise ValueError(
-                f"{option} is not read for flows; switch it off, or take a grid of ours"
+                f"{option}={config[option]!r} of {name} has no counterpart here; leave it at {plain[0]!r}, or give a "
+                "solver and a grid of ours"
             )
-    n = training.steps
-    even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1]
-    if name == "UniPCMultistepScheduler":  # theirs end a step of the table above zero
-        even = torch.linspace(1, 1 / n, steps + 1, dtype=torch.float64)[:-1]
-    elif not name.startswith("FlowMatch"):
-        even = even * (1 - 1 / n)
-    shift = float(config.get("shift", config.get("flow_shift", 1.0)))
-    if config.get("use_dynamic_shifting"):
-        if tokens is None:
-            raise ValueError(
-                "tokens is missing: this scheduler's shift depends on the length of the sequence (use_dynamic_shifting)"
-            )
-        shift = token_shift(
-            tokens,
-            few=config.get("base_image_seq_len", 256),
-            many=config.get("max_image_seq_len", 4096),
-            low=config.get("base_shift", 0.5),
-            high=config.get("max_shift", 1.15),
-        )
-        if config.get("time_shift_type") == "linear":
-            shift = math.log(shift)
-    times = shift * even / (1 + (shift - 1) * even)
-    terminal = config.get("shift_terminal")
-    if terminal:
-        times = 1 - (1 - times) * (1 - terminal) / (1 - times[-1])
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])

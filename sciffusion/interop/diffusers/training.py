@@ -23,7 +23,7 @@ from sciffusion.process import Gaussian, Target
 from sciffusion.samplers.exponential import PURE_NOISE
 from sciffusion.schedule import VE, RectifiedFlow, Schedule, Tabulated, VariancePreserving
 
-__all__ = ["EDM", "Training", "config_of"]
+__all__ = ["EDM", "Training", "config_of", "table_of"]
 
 _TARGETS: dict[str, Target] = {
     "epsilon": "eps",
@@ -98,13 +98,7 @@ class Training:
             )
         if config.get("use_flow_sigmas") or kind == "flow_prediction":
             return cls(RectifiedFlow(), _TARGETS[kind], steps)
-        alpha2 = (1 - _betas(config, steps)).cumprod(0)
-        shift = float(config.get("snr_shift_scale", 1.0))
-        alpha2 = alpha2 / (shift + (1 - shift) * alpha2)
-        if config.get("rescale_betas_zero_snr"):
-            alpha = alpha2.sqrt()
-            alpha2 = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
-        return cls(Tabulated(alpha2), _TARGETS[kind], steps)
+        return cls(Tabulated(table_of(config, steps)), _TARGETS[kind], steps)
 
     @classmethod
     def like(cls, schedule: Schedule, target: Target, steps: int = 1000) -> Training:
@@ -210,6 +204,17 @@ def _edm(name: str, config: Mapping[str, Any]) -> EDM:
         )
     told: Literal["log", "angle"] = "angle" if name.startswith("CosineDPM") else "log"
     return EDM(float(config["sigma_data"]), signs[kind], told)
+
+
+def table_of(config: Mapping[str, Any], steps: int) -> Tensor:
+    """The table of alpha squared, (steps,) float64, of a configuration with betas."""
+    alpha2 = (1 - _betas(config, steps)).cumprod(0)
+    shift = float(config.get("snr_shift_scale", 1.0))
+    alpha2 = alpha2 / (shift + (1 - shift) * alpha2)
+    if config.get("rescale_betas_zero_snr"):
+        alpha = alpha2.sqrt()
+        alpha2 = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+    return alpha2
 
 
 def _betas(config: Mapping[str, Any], steps: int) -> Tensor:
