@@ -63,7 +63,8 @@ def complete(
     start = shape_state(value, torch.ones_like(held), model.device)
     noise = Noise(sample_seeds(seed, n))
     mask = {"points": held[..., None].to(model.device)}
-    around = RePaint(model.sampling.sampler(steps), start, mask, rounds)
+    # known points are noised anew at every step: what a step of higher order extrapolates from has changed by then
+    around = RePaint(model.sampling.reversible(steps), start, mask, rounds)
     cond = model.condition(given, n)
     prior = model.denoiser.process.prior(start, noise)
     made = around(model.guided(cond, guidance), prior, noise).x

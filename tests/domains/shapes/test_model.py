@@ -117,6 +117,14 @@ def test_completion_keeps_the_known_points_bit_by_bit(model: ShapeModel) -> None
     assert float((moved.parts()[0][4:] - made.parts()[0][4:]).abs().max()) > 1e-3
 
 
+def test_what_is_completed_stays_as_large_as_the_known_half_is() -> None:
+    whole = superquadrics(2, seed=1, points=20)
+    upper = [x[x[:, 2].argsort(descending=True)[:10]] for x in whole.parts()]
+    made = load("superquadrics").complete(Shapes.of(upper, whole.labels), 20, rounds=10)
+    reach = [float(x.points.norm(dim=1).max()) for x in (whole, made)]
+    assert reach[1] < 2 * reach[0]
+
+
 def test_interpolation_ends_at_both_shapes_whatever_the_order_of_their_points() -> None:
     model = shaken()
     with torch.no_grad():  # a gentle network, whose steps are easily undone
@@ -141,7 +149,8 @@ def test_a_file_brings_the_model_back(model: ShapeModel, tmp_path: Path) -> None
     a, b = (m.sample(2, steps=STEPS).points for m in (model, back))
     torch.testing.assert_close(a, b, atol=2e-2, rtol=0)  # weights are rounded to float16
     with pytest.raises(
-        FileNotFoundError, match="no model 'none': not a file, and none that ships .superquadrics."
+        FileNotFoundError,
+        match="no model 'none': not a file, and none that ships .primitives, superquadrics.",
     ):
         load("none")
 
