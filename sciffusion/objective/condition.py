@@ -12,17 +12,17 @@ from sciffusion.denoiser import Condition
 from sciffusion.layout import Dense, Layout, Masked
 from sciffusion.state import State
 
-__all__ = ["check_condition", "drop_condition", "drop_entries"]
+__all__ = ["check_entries", "drop_condition", "drop_entries"]
 
 
-def check_condition(cond: Condition, batch: int, name: str = "cond") -> None:
+def check_entries(cond: Condition, batch: int, name: str = "cond") -> None:
     """Raise ``ValueError`` unless every tensor of the condition has one entry per sample."""
     if isinstance(cond, State):
         if cond.batch != batch:
             raise ValueError(f"{name} holds {cond.batch} samples for a batch of {batch}")
     elif isinstance(cond, Mapping):
         for key, value in cond.items():
-            check_condition(value, batch, f"{name}[{key!r}]")
+            check_entries(value, batch, f"{name}[{key!r}]")
     elif isinstance(cond, Tensor) and (cond.ndim == 0 or cond.shape[0] != batch):
         raise ValueError(
             f"{name} has shape {tuple(cond.shape)} for a batch of {batch}; give one entry per sample"

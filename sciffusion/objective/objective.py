@@ -19,7 +19,7 @@ from torch import Tensor
 from sciffusion.coupling import Coupling, Independent
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.noise import Noise
-from sciffusion.objective.condition import check_condition, drop_condition, drop_entries
+from sciffusion.objective.condition import check_entries, drop_condition, drop_entries
 from sciffusion.objective.times import TimeSampler, UniformTimes
 from sciffusion.objective.uncertainty import Uncertainty
 from sciffusion.objective.weights import Weight
@@ -164,7 +164,7 @@ class Objective:
         """A batch at times of the law, with its coupling. Raises ``ValueError`` as the call does."""
         self.process.check(x0)
         batch = batch_of(x0)
-        check_condition(cond, batch)
+        check_entries(cond, batch)
         t = self.times(noise, batch, self.process.clock)
         eps = self.coupling(x0, self.process.draw(x0, noise), cond, self.process)
         return self.process.perturb(x0, t, noise, eps)
