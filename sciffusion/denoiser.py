@@ -22,8 +22,9 @@ from sciffusion.schedule import Schedule
 from sciffusion.state import State, Value, batch_of, layout_of
 
 __all__ = [
+    "Condition",
+    "Conditioned",
     "Denoiser",
-    "Given",
     "Prediction",
     "Preconditioned",
     "check_condition",
@@ -86,11 +87,11 @@ class Denoiser(nn.Module, ABC):
 
     def given(self, cond: Condition) -> Denoiser:
         """This denoiser with its condition bound."""
-        return Given(self, cond)
+        return Conditioned(self, cond)
 
 
 @final
-class Given(Denoiser):
+class Conditioned(Denoiser):
     """A denoiser with its condition bound. Raises ``ValueError`` if it is given another one."""
 
     def __init__(self, denoiser: Denoiser, cond: Condition) -> None:

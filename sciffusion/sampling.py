@@ -7,17 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
-from torch import Tensor
-
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser
 from sciffusion.grid import FlowTime
 from sciffusion.guidance import CFG, Autoguidance, Interval
 from sciffusion.samplers import DDIM, Multistep, Sampler
 
-__all__ = ["Condition", "Given", "Guidance", "Guide", "SamplingConfig"]
-
-Condition = Mapping[str, Tensor]
-"""What a network is told beside the noise level: tensors by name, a row for each sample."""
+__all__ = ["Given", "Guidance", "Guide", "SamplingConfig"]
 
 Given = Mapping[str, object]
 """What samples are asked by: attributes by name, ``{"label": 7}``, one value for all, or one for each; None: open."""
@@ -40,7 +35,10 @@ class Guide:
     weak: Denoiser | None = None
 
     def __call__(self, denoiser: Denoiser, cond: Condition, null: Condition) -> Denoiser:
-        """The guided denoiser; where nothing is asked for, only a worse model can guide."""
+        """The guided denoiser; where nothing is asked for, only a worse model can guide.
+
+        ``cond`` and ``null``, its absence, hold tensors by name, a row for each sample.
+        """
         asked = any(bool((cond[k] != v).any()) for k, v in null.items())
         if self.scale == 1 or (self.weak is None and not asked):
             return denoiser.given(cond or None)

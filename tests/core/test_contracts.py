@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sciffusion.coupling import Align, Conditional, Coupling, Independent, Permutation
-from sciffusion.denoiser import Denoiser, Given, Preconditioned
+from sciffusion.denoiser import Conditioned, Denoiser, Preconditioned
 from sciffusion.experts import TimeExperts
 from sciffusion.grid import Beta, FlowTime, Grid, Karras, LogSNR, Power, Times, Uniform
 from sciffusion.guidance import DynamicThreshold, Guidance, Perturbed, Sharpened
@@ -344,6 +344,6 @@ def test_a_class_without_a_case_is_found() -> None:
 def test_the_search_finds_what_it_should() -> None:
     solvers = final_classes(Solver)
     assert {type(s) for s in SOLVERS} <= set(solvers)
-    assert Given in final_classes(Denoiser)
+    assert Conditioned in final_classes(Denoiser)
     assert not any(one.__module__.startswith("sciffusion.domains") for one in solvers)
     assert Noise not in final_classes(Layout)

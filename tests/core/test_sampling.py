@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser, Prediction
+from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.guidance import CFG, Autoguidance
 from sciffusion.noise import Noise
 from sciffusion.process import Gaussian
-from sciffusion.sampling import Condition, Guide, SamplingConfig
+from sciffusion.sampling import Guide, SamplingConfig
 from sciffusion.schedule import RectifiedFlow
 from sciffusion.space import Euclidean
 from sciffusion.state import Value
