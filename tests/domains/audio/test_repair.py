@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
-from sciffusion.domains.audio import AudioModel, Clip
+from sciffusion.domains.audio import AudioModel, Clip, filling
 from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, _anchored, complete
 from sciffusion.inverse import MMPS, Method
-from sciffusion.noise import Noise
+from sciffusion.samplers import Sampler
 from sciffusion.state import State, Value
 
 from .chain import RHO, chain, covariance
@@ -148,14 +148,38 @@ def test_labels_are_what_was_given(model: AudioModel) -> None:
 
 @pytest.mark.parametrize("level", [30.0, float("nan")])
 def test_frames_that_no_sound_has_are_said_to_have_diverged(
-    model: AudioModel, level: float
+    model: AudioModel, level: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_away(denoiser: Denoiser, start: State, noise: Noise) -> SimpleNamespace:
-        return SimpleNamespace(x=start.replace({"mel": torch.full_like(start["mel"], level)}))
+    def run_away(sampler: Sampler, denoiser: Denoiser, x0: State, *rest: object) -> SimpleNamespace:
+        return SimpleNamespace(x=x0.replace({"mel": torch.full_like(x0["mel"], level)}))
 
-    bad = replace(drawing(model, 1), sampler=run_away)  # type: ignore[arg-type]
+    monkeypatch.setattr(filling, "edit", run_away)
     with pytest.raises(RuntimeError, match="sampling diverged"):
-        complete(bad, torch.zeros(8, 8), (torch.arange(8) < 4)[:, None].expand(-1, 8))
+        complete(drawing(model, 1), torch.zeros(8, 8), (torch.arange(8) < 4)[:, None].expand(-1, 8))
+
+
+def test_what_a_network_gets_wrong_at_the_highest_noise_is_not_magnified() -> None:
+    class Wrong(Denoiser):
+        """The exact denoiser, and an error of a twentieth that hangs on other frames."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.right, self.process = chain().denoiser, chain().denoiser.process
+
+        def forward(
+            self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
+        ) -> Prediction:
+            x0 = self.right(x_t, t, cond).x0
+            assert isinstance(x_t, State) and isinstance(x0, State)
+            off = 0.05 * x_t["mel"].roll(-6, 1) * (self.process.clock.log_snr(t) < -6)
+            return Prediction(x0.replace({"mel": x0["mel"] + off}), x_t, t, self.process)
+
+    wrong = replace(chain(), denoiser=Wrong())  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    frames = torch.cat([torch.randn(6, 8), torch.zeros(8, 8)])
+    known = (torch.arange(14) < 6)[:, None].expand(-1, 8)
+    made = complete(drawing(wrong, 16, 10), frames, known, MMPS(1))[:, 6:]
+    assert float(made.square().mean()) < 1.5
 
 
 def test_long_extensions_do_not_drift() -> None:
