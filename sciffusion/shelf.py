@@ -10,13 +10,12 @@ from sciffusion.errors import did_you_mean
 
 __all__ = ["Shelf"]
 
-Kind = Literal["model", "judge", "decoder", "extender", "recipe"]
+Kind = Literal["model", "judge", "decoder", "recipe"]
 
 _PLACES = {
     "model": "weights/*.safetensors",
     "judge": "weights/judges/*.safetensors",
     "decoder": "weights/decoders/*.safetensors",
-    "extender": "weights/extenders/*.safetensors",
     "recipe": "recipes/*.yaml",
 }
 
@@ -26,8 +25,8 @@ _PLACES = {
 class Shelf:
     """The files beside a domain's code, in the folder ``here``.
 
-    They lie in ``weights``, ``weights/judges``, ``weights/decoders`` (what makes data of a model's samples),
-    ``weights/extenders`` (what adds to data what they lack) and ``recipes``.
+    They lie in ``weights``, ``weights/judges``, ``weights/decoders`` (what makes data of a model's samples) and
+    ``recipes``.
     """
 
     here: Path

@@ -7,20 +7,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sciffusion.config import load as load_config
-from sciffusion.training import TrainState
+from sciffusion.config import read_yaml
+from sciffusion.training import TrainState, load_weights
 from sciffusion.training import train as run_training
 
+from .bandwidth import BAND, BandExtender
+from .bandwidth_task import BandTask, BandTraining
 from .clip import Clips
+from .codec import AudioCodec
+from .codec_task import CodecTask, CodecTraining
+from .judge_task import JudgeTask, JudgeTraining
+from .judges import Judge
 from .model import AudioModel
 from .recovery import Recovery
 from .shelf import SHELF
 from .task import AudioTask, AudioTraining
+from .vocoder import Vocoder
+from .vocoder_task import VocoderTask, VocoderTraining
 
 __all__ = ["check_output", "load", "models", "recipe", "train"]
+
+Training = AudioTraining | BandTraining | CodecTraining | JudgeTraining | VocoderTraining
+Trained = AudioModel | BandExtender | AudioCodec | Judge | Vocoder
+_PartTask = BandTask | CodecTask | JudgeTask | VocoderTask
+
+_KINDS: dict[object, tuple[type[Training], Callable[..., AudioTask | _PartTask]]] = {
+    "diffusion": (AudioTraining, AudioTask),
+    "band": (BandTraining, BandTask),
+    "codec": (CodecTraining, CodecTask),
+    "judge": (JudgeTraining, JudgeTask),
+    "vocoder": (VocoderTraining, VocoderTask),
+}
 
 FORMATS = (".wav", ".flac", ".ogg")
 """What clips are written to."""
@@ -31,26 +52,38 @@ def models() -> dict[str, Path]:
     return SHELF.all("model")
 
 
-def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel:
+def load(name: str | Path, recovery: Recovery | None = None) -> AudioModel | BandExtender:
     """A trained model: the name of one that ships, or a file that ``save`` wrote.
 
-    ``recovery`` makes waveforms of its spectrograms (None: Griffin-Lim).
+    Most are models of clips, which ``sample`` new ones; a :class:`.BandExtender` adds to a given clip the frequencies
+    that it lacks. ``recovery`` makes waveforms of the spectrograms of a model of clips (None: Griffin-Lim).
 
     Raises:
         FileNotFoundError: neither; the message lists the names.
-        ValueError: the recovery is made for other spectrograms.
+        ValueError: a file of something else, and a recovery made for other spectrograms.
     """
-    return AudioModel.from_file(SHELF.find("model", name), recovery)
+    path = SHELF.find("model", name)
+    if load_weights(path)[1].get("kind") != BAND:
+        return AudioModel.from_file(path, recovery)
+    if recovery is not None:
+        raise ValueError(f"recovery: {path.stem} makes no mel spectrograms; leave it out")
+    return BandExtender.from_file(path)
 
 
-def recipe(name: str | Path, overrides: Sequence[str] = ()) -> AudioTraining:
+def recipe(name: str | Path, overrides: Sequence[str] = ()) -> Training:
     """A training configuration: the name of one that ships, or a YAML file; ``key=value`` overrides.
+
+    Its key ``kind`` says what is trained: ``diffusion`` (the default), a model of clips; a ``band``, what clips lack
+    above a cut-off; a ``codec``, a ``judge`` or a ``vocoder``.
 
     Raises:
         FileNotFoundError: no such recipe or file.
         ConfigError: a key or value that is not right, with the right key suggested.
     """
-    return load_config(AudioTraining, SHELF.find("recipe", name), overrides)
+    path = SHELF.find("recipe", name)
+    kind = read_yaml(path).get("kind", "diffusion")
+    # an unknown kind is told as the mistake that it is by the reader of the default one
+    return load_config(_KINDS.get(kind, _KINDS["diffusion"])[0], path, overrides)
 
 
 def check_output(path: Path) -> None:
@@ -60,25 +93,33 @@ def check_output(path: Path) -> None:
 
 
 def train(
-    config: AudioTraining,
+    config: Training,
     directory: str | Path,
     clips: Clips | None = None,
     valid: Clips | None = None,
     *,
     resume: bool = True,
-) -> tuple[AudioModel, TrainState]:
-    """Train a model in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
+) -> tuple[Trained, TrainState]:
+    """Train in ``directory`` (continuing the run found there) and write ``model.safetensors`` in it.
 
-    The data are those that the configuration names, or ``clips`` and ``valid``, clips of your own. The same call runs
-    in one process or in many (``torchrun``). Returns the model with averaged weights and the state of the run;
-    ``state.stopped`` says why it ended early, if it did.
+    What is trained, the type of ``config`` says: a model of clips, or another part (:func:`recipe`). The data are those
+    that it names, or ``clips`` and ``valid``, clips of your own. The same call runs in one process or in many
+    (``torchrun``). Returns what was trained, with averaged weights, and the state of the run; ``state.stopped`` says
+    why it ended early, if it did.
     """
     directory = Path(directory)
-    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
-    task = AudioTask(config, clips, valid)
+    # what a judge gets right of held-out clips is always stored with it
+    check = bool(config.train.validate_every) or isinstance(config, JudgeTraining)
+    clips, valid = config.data.sets(clips, valid, check=check)
+    task = _KINDS[config.kind][1](config, clips, valid)
     state = run_training(task, config.train, directory, resume=resume)
-    info = {"steps": state.step, "clips": len(task.sizes), "recipe": task.describe()}
-    model = AudioModel.from_training(task, state.weights(), info)
+    weights = state.weights()
+    info = {"steps": state.step, "clips": len(clips), "recipe": task.describe()}
+    trained: Trained
+    if isinstance(task, AudioTask):
+        trained = AudioModel.from_training(task, weights, info)
+    else:
+        trained = task.finished(weights, info)
     if state.first:
-        model.save(directory / "model.safetensors")
-    return model, state
+        trained.save(directory / "model.safetensors")
+    return trained, state

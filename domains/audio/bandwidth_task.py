@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sciffusion.config import to_dict
 from sciffusion.denoiser import Preconditioned
 from sciffusion.noise import Noise, sample_seeds
-from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.objective import EDM, LogNormal, Loss, Objective
 from sciffusion.state import State
-from sciffusion.training import Order, StepLoss, Task, TrainConfig, TrainState
-from sciffusion.training import train as run_training
+from sciffusion.training import Order, StepLoss, TrainConfig
 
 from .bandwidth import BandConfig, BandExtender, band_state
-from .clip import Clip, Clips
+from .clip import Clips
 from .given import Given
+from .parts import PartTask
 from .standard import Standard
-from .task import DataConfig, batches
+from .task import PEAK, DataConfig, batches
 
-__all__ = ["BandTask", "BandTraining", "train_band"]
+__all__ = ["BandTask", "BandTraining"]
 
 Batch = tuple[State, dict[str, Tensor]]
 
@@ -35,38 +34,32 @@ Batch = tuple[State, dict[str, Tensor]]
 class BandTraining:
     """All settings of a training run: what a configuration file holds.
 
-    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``. Raises ``ValueError`` for several
-    shifts: every time a clip is seen, it begins at a random sample of a hop anyway.
+    The logarithm of noise over signal is normal with ``time_mean`` and ``time_std``.
     """
 
+    kind: Literal["band"] = "band"
     model: BandConfig = BandConfig()
     data: DataConfig = DataConfig()
     time_mean: float = 0.0
     time_std: float = 1.0
     train: TrainConfig = TrainConfig()
 
-    def __post_init__(self) -> None:
-        if self.data.shifts != 1:
-            raise ValueError(
-                f"data.shifts must be 1 here, where clips begin anywhere, got {self.data.shifts}"
-            )
-
 
 @final
-class BandTask(Task[Batch]):
+class BandTask(PartTask[Batch, Preconditioned, BandExtender]):
     """Learning what lies above a cut-off in the clips of a data set.
 
-    What the network sees was resampled to the lower rate and back, as given clips are. Raises ``ValueError`` without a
-    clip, and for a clip that is silent up to the cut-off.
+    Every time that a clip is seen it begins at a random sample of a hop, and its cut-off is a random one, even between
+    the lowest and the highest. Raises ``ValueError`` for a clip that is silent, and as all such tasks do.
     """
 
+    config: BandTraining
+
     def __init__(self, config: BandTraining, clips: Clips, valid: Clips | None = None) -> None:
-        if not len(clips):
-            raise ValueError("clips must hold at least one clip to learn from")
-        self.config = config
-        self.pairs = [self._pair(clip) for clip in clips]
-        self.valid = [self._pair(clip) for clip in valid or ()]
-        levels = [config.model.levels(pair)[1] for pair in self.pairs]
+        super().__init__(config, clips)
+        self.waves = [Given.of(clip, config.model).wave for clip in clips]
+        self.valid = [Given.of(clip, config.model).wave for clip in valid or ()]
+        levels = [config.model.levels(wave[None])[0] for wave in self.waves]
         self.sizes = np.array([len(x) for x in levels])
         self.standard = Standard.fit(levels)
         self.objective = Objective(
@@ -74,14 +67,6 @@ class BandTask(Task[Batch]):
             weight=EDM(),
             times=LogNormal(config.time_mean, config.time_std),
         )
-
-    def _pair(self, clip: Clip) -> Tensor:
-        """What is heard of a clip at the lower rate, and all of it, at the same level, (2, N)."""
-        c = self.config.model
-        whole = clip.mono().resample(c.rate)
-        heard = Given.of(whole.resample(c.narrow), c)
-        size = min(len(heard.wave), whole.samples.shape[1])
-        return torch.stack([heard.wave[:size], heard.gain * whole.samples[0, :size]])
 
     def model(self) -> Preconditioned:
         """The untrained denoiser."""
@@ -92,74 +77,58 @@ class BandTask(Task[Batch]):
         return batches(self.sizes, config.batch_size, config.seed)
 
     def batch(self, indices: NDArray[np.int64], key: int, device: torch.device) -> Batch:
-        """The clips of these rows, each delayed by a part of a hop."""
+        """The clips of these rows, each delayed by a part of a hop and with a cut-off of its own."""
         # a stream apart from that of the loss
-        hop = self.config.model.hop
-        delays = (Noise(sample_seeds(key, 1)[0]).scalars(len(indices)) * hop).long().tolist()
-        return self._batch([self.pairs[i] for i in indices.tolist()], delays, device)
+        numbers, n = Noise(sample_seeds(key, 1)[0]), len(indices)
+        delays = (numbers.scalars(n) * self.config.model.hop).long().tolist()
+        places = numbers.scalars(n).float()
+        return self._batch([self.waves[i] for i in indices.tolist()], delays, places, device)
 
-    def _batch(self, pairs: list[Tensor], delays: list[int], device: torch.device) -> Batch:
+    def _batch(
+        self, found: list[Tensor], delays: list[int], places: Tensor, device: torch.device
+    ) -> Batch:
+        """Waveforms after so many samples of silence, with cut-offs from the lowest (0) to the highest (1)."""
         c = self.config.model
-        sizes = [p.shape[1] + d for p, d in zip(pairs, delays, strict=True)]
-        waves = torch.zeros(len(pairs), 2, max(sizes))
-        for row, pair, delay, size in zip(waves, pairs, delays, sizes, strict=True):
-            row[:, delay:size] = pair
-        levels = self.standard.encode(c.levels(waves.flatten(0, 1).to(device)))
-        seen, whole = levels.unflatten(0, (-1, 2)).unbind(1)
+        sizes = [len(w) + d for w, d in zip(found, delays, strict=True)]
+        waves = torch.zeros(len(found), max(sizes))
+        for row, wave, delay, size in zip(waves, found, delays, sizes, strict=True):
+            row[delay:size] = wave
+        cutoffs = (c.cutoffs[0] + places * (c.cutoffs[1] - c.cutoffs[0])).to(device)
+        waves = waves.to(device)
+        low = c.lower(waves, cutoffs)
+        gain = PEAK / low.abs().amax(1, keepdim=True).clamp(min=1e-3)
+        whole = self.standard.encode(c.levels(gain * waves))
         frames = torch.tensor([c.framing.frames(size) for size in sizes], device=device)
-        state = band_state(whole[:, :, c.lower :].contiguous(), frames)
+        state = band_state(whole[:, :, -c.upper :].contiguous(), frames)
         state = state.replace({"band": state.layout("band").clean(state["band"])})
-        return state, {"low": seen[:, :, : c.lower]}
+        known = c.known(cutoffs)
+        return state, {"low": self.standard.encode(c.levels(gain * low)), "known": known}
+
+    def losses(self, model: nn.Module, batch: Batch, key: int) -> Loss:
+        """The squared errors of the normalised target above the cut-offs, as a share of all that the network tells."""
+        state, cond = batch
+        missing = (~cond["known"][:, None, -self.config.model.upper :]).to(state["band"])
+        objective = replace(self.objective, element_weights={"band": missing})
+        return objective(model, state, cond, noise=Noise(key))  # type: ignore[arg-type]
 
     def loss(self, model: nn.Module, batch: Batch, key: int) -> StepLoss:
-        """The mean squared error of the normalised target inside the clips."""
-        loss = self.objective(model, batch[0], batch[1], noise=Noise(key))  # type: ignore[arg-type]
-        return StepLoss(loss.mean)
+        """The mean over the clips."""
+        return StepLoss(self.losses(model, batch, key).mean)
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
-        """The loss of up to 256 held-out clips, always with the same noise."""
+        """The loss of up to 256 held-out clips, always with the same noise and cut-offs."""
         if not self.valid:
             return {}
         device, losses = next(model.parameters()).device, []
-        for i in range(0, min(256, len(self.valid)), 64):
-            pairs = self.valid[i : i + 64]
-            state, cond = self._batch(pairs, [0] * len(pairs), device)
+        waves = self.valid[:256]
+        places = torch.linspace(0, 1, len(waves))
+        for i in range(0, len(waves), 64):
+            part = waves[i : i + 64]
+            batch = self._batch(part, [0] * len(part), places[i : i + 64], device)
             with torch.no_grad():
-                found = self.objective(model, state, cond, noise=Noise(key + i))  # type: ignore[arg-type]
-            losses.append(found.per_sample)
+                losses.append(self.losses(model, batch, key + i).per_sample)
         return {"loss": float(torch.cat(losses).mean())}
 
-    def describe(self) -> dict[str, object]:
-        """Everything that shapes the run but the engine's own settings."""
-        c = self.config
-        # where the file lies shapes nothing
-        parts = {"model": c.model, "data": replace(c.data, path=None)}
-        found: dict[str, object] = {k: to_dict(v) for k, v in parts.items()}
-        times = {"time_mean": c.time_mean, "time_std": c.time_std}
-        return found | times | {"clips": len(self.pairs)}
-
-
-def train_band(
-    config: BandTraining,
-    directory: str | Path,
-    clips: Clips | None = None,
-    valid: Clips | None = None,
-    *,
-    resume: bool = True,
-) -> tuple[BandExtender, TrainState]:
-    """Train a model in ``directory`` (continuing the run found there) and write ``band.safetensors`` in it.
-
-    The data are those that the configuration names, or ``clips`` and ``valid``, clips of your own. Returns the model
-    with averaged weights and the state of the run.
-    """
-    directory = Path(directory)
-    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
-    task = BandTask(config, clips, valid)
-    state = run_training(task, config.train, directory, resume=resume)
-    denoiser = task.model()
-    denoiser.load_state_dict(state.weights())
-    info = {"steps": state.step, "recipe": task.describe()}
-    found = BandExtender(config.model, denoiser.eval(), task.standard, info=info)
-    if state.first:
-        found.save(directory / "band.safetensors")
-    return found, state
+    def part(self, net: Preconditioned, info: Mapping[str, Any]) -> BandExtender:
+        """The trained model."""
+        return BandExtender(self.config.model, net, self.standard, info=info)

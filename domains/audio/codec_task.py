@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
 
 from torch import Tensor, nn
 
-from sciffusion.config import to_dict
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
-from sciffusion.training import TrainConfig, TrainState
-from sciffusion.training import train as run_training
+from sciffusion.training import TrainConfig
 
 from .clip import Clips
 from .codec import AudioCodec, CodecConfig
 from .pieces import PieceTask, magnitude_error
 from .task import DataConfig
 
-__all__ = ["CodecLoss", "CodecTask", "CodecTraining", "train_codec"]
+__all__ = ["CodecLoss", "CodecTask", "CodecTraining"]
 
 
 @final
@@ -59,6 +57,7 @@ class CodecTraining:
     Every batch holds pieces of ``frames`` hops, cut at random; shorter clips are followed by silence.
     """
 
+    kind: Literal["codec"] = "codec"
     model: CodecConfig = CodecConfig()
     data: DataConfig = DataConfig()
     loss: CodecLoss = CodecLoss()
@@ -68,19 +67,16 @@ class CodecTraining:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, got {self.frames}")
-        if self.data.shifts != 1:
-            raise ValueError(
-                f"data.shifts must be 1 for a codec, whose pieces begin anywhere, got {self.data.shifts}"
-            )
 
 
 @final
-class CodecTask(PieceTask):
+class CodecTask(PieceTask[AudioCodec, AudioCodec]):
     """Learning to encode and decode the waveforms of a data set."""
 
+    config: CodecTraining
+
     def __init__(self, config: CodecTraining, clips: Clips, valid: Clips | None = None) -> None:
-        super().__init__(clips, valid, config.model, config.frames * config.model.hop)
-        self.config = config
+        super().__init__(config, clips, valid, config.model, config.frames * config.model.hop)
 
     def model(self) -> AudioCodec:
         """The codec that training starts from: the best linear one."""
@@ -92,35 +88,7 @@ class CodecTask(PieceTask):
         """The loss of every piece."""
         return self.config.loss(model, x, None if key is None else Noise(key + 1))  # type: ignore[arg-type]
 
-    def describe(self) -> dict[str, object]:
-        """Everything that shapes the run but the engine's own settings."""
-        c = self.config
-        # where the file lies shapes nothing
-        parts = {"model": c.model, "data": replace(c.data, path=None), "loss": c.loss}
-        found = {k: to_dict(v) for k, v in parts.items()}
-        return found | {"frames": c.frames, "clips": len(self.waves)}
-
-
-def train_codec(
-    config: CodecTraining,
-    directory: str | Path,
-    clips: Clips | None = None,
-    valid: Clips | None = None,
-    *,
-    resume: bool = True,
-) -> tuple[AudioCodec, TrainState]:
-    """Train a codec in ``directory`` (continuing the run found there) and write ``codec.safetensors`` in it.
-
-    The data are those that the configuration names, or ``clips`` and ``valid``, clips of your own. Returns the codec
-    with averaged weights, its latents standardised over the training clips, and the state of the run.
-    """
-    directory = Path(directory)
-    clips, valid = config.data.sets(clips, valid, check=bool(config.train.validate_every))
-    task = CodecTask(config, clips, valid)
-    state = run_training(task, config.train, directory, resume=resume)
-    codec = task.model()
-    codec.load_state_dict(state.weights())
-    codec.fit(w[None, None] for w in task.waves)
-    if state.first:
-        codec.save(directory / "codec.safetensors")
-    return codec.eval(), state
+    def part(self, net: AudioCodec, info: Mapping[str, Any]) -> AudioCodec:
+        """The trained codec, its latents standardised over the training clips."""
+        net.fit(w[None, None] for w in self.waves)
+        return net

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .clip import Clip
 from .task import PEAK
 
-__all__ = ["Given", "Segments", "holes"]
+__all__ = ["Given", "Segments", "cutoff_of", "holes"]
 
 Segments = tuple[float, float] | Sequence[tuple[float, float]]
 """From when to when, in seconds: one segment, or several."""
@@ -55,6 +55,23 @@ def holes(clip: Clip, seconds: Segments) -> list[tuple[int, int]]:
     if merged == [(0, clip.samples.shape[1])]:
         raise ValueError("seconds leaves nothing of the clip to go by; sample makes new ones")
     return merged
+
+
+def cutoff_of(clip: Clip, rate: int, cutoff: float | None) -> float:
+    """Up to which frequency in Hz a clip is whole, that shall have a rate.
+
+    None is 0.9 of half the clip's own rate. Raises ``ValueError`` if that is missing nothing, and for a cut-off outside
+    the band of either.
+    """
+    if cutoff is None and clip.rate >= rate:
+        raise ValueError(
+            f"the clip has {clip.rate} Hz and the model {rate}: nothing is missing; say cutoff, in Hz, if the sound "
+            "ends below"
+        )
+    cutoff, most = 0.45 * clip.rate if cutoff is None else cutoff, min(clip.rate, rate) / 2
+    if not 0 < cutoff <= most:
+        raise ValueError(f"cutoff must lie above 0 and up to {most:g} Hz, got {cutoff:g}")
+    return cutoff
 
 
 class Hearing(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.attributes import Attributes
-from sciffusion.config import to_dict
 from sciffusion.noise import Noise
-from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig, TrainState
-from sciffusion.training import train as run_training
+from sciffusion.training import Order, Shuffled, StepLoss, TrainConfig
 
 from .clip import Clips
 from .judges import Judge, JudgeConfig, JudgeNet
+from .parts import PartTask
 from .task import DataConfig
 
-__all__ = ["JudgeTask", "JudgeTraining", "train_judge"]
+__all__ = ["JudgeTask", "JudgeTraining"]
 
 Batch = tuple[Tensor, dict[str, Tensor]]
 
@@ -35,6 +34,7 @@ class JudgeTraining:
     Every clip is heard up to ``delay`` frames later than it begins, at random, for when a clip begins says nothing.
     """
 
+    kind: Literal["judge"] = "judge"
     model: JudgeConfig = JudgeConfig()
     data: DataConfig = DataConfig()
     delay: int = 6
@@ -42,15 +42,16 @@ class JudgeTraining:
 
 
 @final
-class JudgeTask(Task[Batch]):
+class JudgeTask(PartTask[Batch, JudgeNet, Judge]):
     """Learning to tell the labels of a data set.
 
-    Raises ``ValueError`` if there are no clips, and for attributes that are no labels.
+    Raises ``ValueError`` for attributes that are no labels, and as all such tasks do.
     """
 
+    config: JudgeTraining
+
     def __init__(self, config: JudgeTraining, clips: Clips, valid: Clips | None = None) -> None:
-        if not len(clips):
-            raise ValueError("clips must hold at least one clip to learn from")
+        super().__init__(config, clips)
         model = config.model
         asked = Attributes(model.attributes, model.classes).found(clips.labels)
         self.config = replace(config, model=replace(model, classes=asked.classes))
@@ -84,50 +85,16 @@ class JudgeTask(Task[Batch]):
 
     def validate(self, model: nn.Module, key: int) -> dict[str, float]:
         """What it gets right of the held-out clips, by attribute."""
-        return _right(self.judge(model), self.valid) if self.valid else {}  # type: ignore[arg-type]
+        return dict(self.part(model, {}).held_out)  # type: ignore[arg-type]
 
-    def judge(self, net: JudgeNet, name: str = "judge") -> Judge:
-        """A network as a judge, with what it gets right of the held-out clips."""
-        judge = Judge(name, self.config.model, net, {}, 0)
+    def part(self, net: JudgeNet, info: Mapping[str, Any]) -> Judge:
+        """The trained judge, with what it gets right of the held-out clips."""
+        judge = Judge("judge", self.config.model, net, {}, 0)
         if not self.valid:
             return judge
         return replace(judge, held_out=_right(judge, self.valid), clips_held_out=len(self.valid))
-
-    def describe(self) -> dict[str, object]:
-        """Everything that shapes the run but the engine's own settings."""
-        c = self.config
-        # where the file lies shapes nothing
-        parts = {"model": c.model, "data": replace(c.data, path=None)}
-        found = {k: to_dict(v) for k, v in parts.items()}
-        return found | {"delay": c.delay, "clips": len(self.heard)}
 
 
 def _right(judge: Judge, clips: Clips) -> dict[str, float]:
     verdict = judge(clips)
     return {k: float(verdict.right(k, clips.labels[k]).mean()) for k in judge.config.attributes}
-
-
-def train_judge(
-    config: JudgeTraining,
-    directory: str | Path,
-    clips: Clips | None = None,
-    valid: Clips | None = None,
-    *,
-    resume: bool = True,
-) -> tuple[Judge, TrainState]:
-    """Train a judge in ``directory`` (continuing the run found there) and write ``judge.safetensors`` in it.
-
-    The data are those that the configuration names, or ``clips`` and ``valid``, clips of your own. Returns the judge
-    with averaged weights and the state of the run; what it gets right of ``valid`` is stored with it.
-    """
-    directory = Path(directory)
-    # always, for what a judge gets right of them is stored with it
-    clips, valid = config.data.sets(clips, valid, check=True)
-    task = JudgeTask(config, clips, valid)
-    state = run_training(task, config.train, directory, resume=resume)
-    net = task.model()
-    net.load_state_dict(state.weights())
-    judge = task.judge(net.eval())
-    if state.first:
-        judge.save(directory / "judge.safetensors")
-    return judge, state

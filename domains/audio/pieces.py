@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,31 +12,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.noise import Noise
-from sciffusion.training import Order, Shuffled, StepLoss, Task, TrainConfig
+from sciffusion.training import Order, Shuffled, StepLoss, TrainConfig
 
 from .clip import Clips
 from .codec import CodecConfig
 from .mel import LogMel, MelConfig
+from .parts import PartTask, PartTraining
 from .stft import Framing
 from .task import waveform
 
 __all__ = ["PieceTask", "magnitude_error", "mel_error", "spectral_error"]
 
 
-class PieceTask(Task[Tensor]):
+Net = TypeVar("Net", bound=nn.Module)
+Made = TypeVar("Made", covariant=True)
+
+
+class PieceTask(PartTask[Tensor, Net, Made]):
     """Learning from pieces of ``size`` samples, cut at random out of clips; shorter ones are followed by silence.
 
-    Clips are made mono and brought to the rate of ``config``, their peak to 0.5. Raises ``ValueError`` without a clip.
+    Clips are made mono and brought to the rate of what is ``heard``, their peak to 0.5.
     """
 
     def __init__(
-        self, clips: Clips, valid: Clips | None, config: MelConfig | CodecConfig, size: int
+        self,
+        config: PartTraining,
+        clips: Clips,
+        valid: Clips | None,
+        heard: MelConfig | CodecConfig,
+        size: int,
     ) -> None:
-        if not len(clips):
-            raise ValueError("clips must hold at least one clip to learn from")
+        super().__init__(config, clips)
         self.size = size
-        self.waves = [waveform(clip, config) for clip in clips]
-        self.valid = [waveform(clip, config) for clip in valid or ()]
+        self.waves = [waveform(clip, heard) for clip in clips]
+        self.valid = [waveform(clip, heard) for clip in valid or ()]
 
     @abstractmethod
     def losses(self, model: nn.Module, x: Tensor, key: int | None) -> Tensor:

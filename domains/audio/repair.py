@@ -14,7 +14,7 @@ from sciffusion.samplers import Sampler
 
 from .clip import Clip, Clips
 from .filling import METHOD, Drawing, Replacement, complete
-from .given import Given, Segments, holes
+from .given import Given, Segments, cutoff_of, holes
 from .mel import MelConfig, filters
 from .recovery import banded, consistent
 
@@ -167,17 +167,7 @@ def super_resolve(
     """
     config = model.config.spectrogram
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws, temperature)
-    if cutoff is None:
-        if clip.rate >= config.rate:
-            raise ValueError(
-                f"the clip has {clip.rate} Hz and the model {config.rate}: nothing is missing; say cutoff, in Hz, if "
-                "the sound ends below"
-            )
-        cutoff = 0.45 * clip.rate
-    if not 0 < cutoff <= min(clip.rate, config.rate) / 2:
-        raise ValueError(
-            f"cutoff must lie above 0 and up to {min(clip.rate, config.rate) / 2:g} Hz, got {cutoff:g}"
-        )
+    cutoff = cutoff_of(clip, config.rate, cutoff)
     heard = Given.of(clip, config)
     frames = model.frames(heard.wave)
     low = lower_bins(config, cutoff)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from sciffusion.errors import did_you_mean
 from sciffusion.io import atomic_write
 
-from .api import FORMATS, load
+from .api import FORMATS
 from .clip import Clip, Clips
 from .datasets import SETS, parts, split
 from .labels import read_labels
+from .model import AudioModel
+from .shelf import SHELF
 
 if TYPE_CHECKING:
     from sciffusion.report import Report
@@ -65,7 +67,7 @@ def judge(
 def demo(directory: str | Path, *, seed: int = 0, model: str = "fsdd") -> Report:
     """Speak the ten digits and judge them; ``directory`` receives the sounds, a picture and ``report.json``."""
     folder = Path(directory)
-    trained = load(model)
+    trained = AudioModel.from_file(SHELF.find("model", model))
     speakers = trained.config.classes[trained.attributes.index("speaker")]
     asked = {"digit": range(10), "speaker": [speakers[i % len(speakers)] for i in range(10)]}
     clips = trained.sample(10, asked, seed=seed)

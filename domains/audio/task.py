@@ -16,6 +16,7 @@ from sciffusion.config import to_dict
 from sciffusion.denoiser import Preconditioned
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
+from sciffusion.objective.condition import drop_entries
 from sciffusion.state import State
 from sciffusion.text import TextEncoder, wordllama
 from sciffusion.training import Order, SizeBuckets, StepLoss, Task, TrainConfig
@@ -155,6 +156,7 @@ class AudioTraining:
     what a model of references hears of them.
     """
 
+    kind: Literal["diffusion"] = "diffusion"
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -273,18 +275,15 @@ class AudioTask(Task[Batch]):
         speed = int(float(numbers.scalars(1)) * len(data.speeds))
         views = (shifts + speed * data.shifts).tolist()
         frames = [self.frames[v][i] for v, i in zip(views, indices.tolist(), strict=True)]
-        cond = {}
-        for name, row in self.rows.items():
-            dropped = numbers.scalars(n) < self.config.objective.drop_each
-            null = self.config.model.asked.index(name, None)
-            cond[name] = torch.where(dropped, null, row[torch.from_numpy(indices.copy())]).to(
-                device
-            )
-        cond |= self._texts(self.labels, indices, key, device)
+        each, rows = self.config.objective.drop_each, torch.from_numpy(indices.copy())
+        dropped = {name: numbers.scalars(n) < each for name in self.rows}
+        cond = {name: row[rows] for name, row in self.rows.items()}
         if self.others is not None:
-            kept = numbers.scalars(n) >= self.config.objective.drop_each
-            heard = self.others.draw(indices, speed, numbers) * kept.unsqueeze(1)
-            cond["reference"] = heard.to(device)
+            dropped["reference"] = numbers.scalars(n) < each
+            cond["reference"] = self.others.draw(indices, speed, numbers)
+        cond = drop_entries(cond, self.objective.null, dropped)
+        cond = {k: v.to(device) for k, v in cond.items()}
+        cond |= self._texts(self.labels, indices, key, device)
         return mel_state([f.to(device) for f in frames]), cond
 
     def _texts(

@@ -47,8 +47,8 @@ def settings(network: str = "frames", *, steps: int = 20, every: int = 0) -> Aud
     """A training run of seconds."""
     model = ModelConfig(mel=MEL, network=NETWORKS[network], attributes=("pitch", "attack"))
     return AudioTraining(
-        model,
-        DataConfig(shifts=2),
+        model=model,
+        data=DataConfig(shifts=2),
         train=TrainConfig(
             steps=steps, batch_size=8, lr=5e-3, warmup=2, validate_every=every, log_every=10
         ),

@@ -19,6 +19,7 @@ def test_a_model_of_complex_spectra_hears_every_sample_and_makes_clips(tmp_path:
     config = settings(steps=4)
     config = replace(config, model=replace(config.model, spectrum=SPECTRUM))
     model, _ = train(config, tmp_path, tones())
+    assert isinstance(model, AudioModel)
     clips = tones(3)
     state = model.encode(clips)
     assert state["mel"].shape[2] == SPECTRUM.width == 34

@@ -10,7 +10,7 @@ import torch
 from sciffusion.config import load
 from sciffusion.domains import audio
 from sciffusion.domains.audio import Clip, Clips, DataConfig, MelConfig
-from sciffusion.domains.audio.judge_task import JudgeTask, JudgeTraining, train_judge
+from sciffusion.domains.audio.judge_task import JudgeTask, JudgeTraining
 from sciffusion.domains.audio.judges import Judge, JudgeConfig, judges, suited
 from sciffusion.training import TrainConfig, export
 
@@ -18,8 +18,8 @@ from .small import MEL, tones
 
 CONFIG = JudgeConfig(MEL, seconds=0.3, widths=(8, 8), attributes=("pitch", "attack"))
 SETTINGS = JudgeTraining(
-    CONFIG,
-    DataConfig(valid=None),
+    model=CONFIG,
+    data=DataConfig(valid=None),
     delay=2,
     train=TrainConfig(steps=30, batch_size=12, lr=2e-2, warmup=3, ema=None, validate_every=30),
 )
@@ -28,7 +28,8 @@ SETTINGS = JudgeTraining(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Judge, Path]:
     folder = tmp_path_factory.mktemp("judge")
-    judge, _ = train_judge(SETTINGS, folder, tones(48), tones(48, seed=1))
+    judge, _ = audio.train(SETTINGS, folder, tones(48), tones(48, seed=1))
+    assert isinstance(judge, Judge)
     return judge, folder
 
 
@@ -61,10 +62,10 @@ def test_what_lies_beyond_its_time_is_not_heard(trained: tuple[Judge, Path]) -> 
 
 def test_a_file_restores_a_judge_up_to_half_precision(trained: tuple[Judge, Path]) -> None:
     judge, folder = trained
-    again, clips = Judge.load(folder / "judge.safetensors"), tones(12, seed=4)
+    again, clips = Judge.load(folder / "model.safetensors"), tones(12, seed=4)
     np.testing.assert_allclose(again(clips).features, judge(clips).features, rtol=0.02, atol=0.01)
     assert (again.config, again.held_out) == (judge.config, judge.held_out)
-    assert again.name == "judge"
+    assert again.name == "model"
 
 
 def test_a_task_delays_clips_by_silence_alone() -> None:

@@ -274,7 +274,9 @@ def test_wrong_references_are_refused(imitator: AudioModel) -> None:
 def test_the_listener_is_part_of_the_file_and_of_a_trained_model(tmp_path: Path) -> None:
     config = configured()
     model, _ = train(replace(config, train=replace(config.train, steps=2)), tmp_path, tones())
+    assert isinstance(model, AudioModel)
     again = load(tmp_path / "model.safetensors")
+    assert isinstance(again, AudioModel)
     assert model.listener is not None and again.listener is not None
     clips = tones(3, seed=5)
     assert torch.equal(model.listener(clips), again.listener(clips))

@@ -17,7 +17,7 @@ def heard(clips: Clips, name: str, judge: str, wanted: list[str]) -> float:
 
 
 def test_models_that_ship_are_named_the_default_one_first() -> None:
-    assert list(audio.models()) == ["fsdd", "fsdd-text", "notes"]  # the default one first
+    assert list(audio.models()) == ["fsdd", "fsdd-band", "fsdd-text", "notes"]
 
 
 def test_digits_are_said() -> None:

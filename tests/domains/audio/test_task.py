@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sciffusion.domains.audio import AudioTask, train
+from sciffusion.domains.audio import AudioModel, AudioTask, train
 from sciffusion.domains.audio.adapter import mel_state
 from sciffusion.noise import Noise
 from sciffusion.state import State
@@ -75,6 +75,7 @@ def test_training_lowers_the_loss_and_leaves_a_model(tmp_path: Path) -> None:
     task = AudioTask(config, tones(48), tones(16, seed=1))
     before = task.validate(task.model(), 0)["loss"]
     model, state = train(config, tmp_path, tones(48), tones(16, seed=1))
+    assert isinstance(model, AudioModel)
     after = task.validate(model.denoiser, 0)["loss"]
     assert after < 0.8 * before
     assert state.step == 150
