@@ -62,7 +62,9 @@ class CFGZeroStar(Change):
             return out
 
         def rest(field: Gaussian, layout: Layout, x0: Tensor, x: Tensor) -> Tensor:
-            none = field.convert(torch.zeros_like(x), x, t, layout, src="flow", dst="x0")
+            # the rates of some schedules vanish at t = 1, where their ratio is a limit
+            inner = t.clamp(max=1 - 1e-6)
+            none = field.convert(torch.zeros_like(x), x, inner, layout, src="flow", dst="x0")
             return torch.where(layout.expand(still.to(x.device), x), none, x0)
 
         return Prediction(

@@ -23,7 +23,7 @@ from sciffusion.guidance import (
 )
 from sciffusion.process import Gaussian, Joint, Process
 from sciffusion.samplers import DDIM, Sampler
-from sciffusion.schedule import VP, Cosine, RectifiedFlow, Schedule
+from sciffusion.schedule import VP, Cosine, Polynomial, RectifiedFlow, Schedule
 from sciffusion.state import State, Value
 from sciffusion.testing import check_denoiser, split
 from tests.core.cases import in_every_layout, name, randn
@@ -149,6 +149,15 @@ def test_the_first_steps_may_stand_still() -> None:
         still = sum(bool(level < -3) for level in levels)
         assert 0 < still < 8 and torch.allclose(values[still], x, atol=1e-12)
         assert not torch.allclose(values[still + 1], x, atol=1e-3)
+
+
+def test_standing_still_has_a_limit_where_both_rates_vanish() -> None:
+    denoiser, x = Labelled(Gaussian(Polynomial())), randn(3, 2)
+    zero = CFGZeroStar(CFG(denoiser, COND, NONE, 3.0), zero_below=-3.0)
+    end, before = (tensor(zero(x, torch.tensor(t).double()).x0) for t in (1.0, 1 - 1e-4))
+    assert torch.allclose(end, before, atol=1e-2)
+    alpha = Polynomial().alpha(1.0)
+    assert torch.allclose(end, alpha * x, atol=1e-4)
 
 
 def test_thresholding_is_by_each_samples_own_quantile_in_every_layout() -> None:
