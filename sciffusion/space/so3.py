@@ -69,7 +69,7 @@ class SO3(Manifold):
 
     def log_jacobian(self, v: Tensor) -> Tensor:
         r""":math:`(\sin(r/2)/(r/2))^2`."""
-        r = self.length2(v).sqrt()
+        r = torch.linalg.vector_norm(v, dim=(-2, -1)) / math.sqrt(2)
         log = 2 * torch.sinc(0.5 * r / math.pi).abs().log()
         return torch.where(r <= math.pi, log, -math.inf)
 

@@ -68,7 +68,7 @@ class Sphere(Manifold):
 
     def log_jacobian(self, v: Tensor) -> Tensor:
         r""":math:`(\sin r/r)^{d-2}`, the volume of the sphere of directions around a point."""
-        r = self.length2(v).sqrt()
+        r = torch.linalg.vector_norm(v, dim=-1)
         log = (v.shape[-1] - 2) * torch.sinc(r / math.pi).clamp(min=0).log()
         return torch.where(r <= math.pi, log, -math.inf)
 

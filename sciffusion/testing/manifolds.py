@@ -17,8 +17,8 @@ def check_geometry(space: Manifold, x: Tensor, y: Tensor, layout: Layout) -> Non
 
     Raises:
         AssertionError: unless exp and log stay in the space and in its tangent spaces and undo each other, distances
-            are symmetric, geodesics have constant speed, transport keeps lengths and comes back, and a point is at no
-            distance from itself, exactly and with a finite gradient.
+            are symmetric, geodesics have constant speed, transport keeps lengths and comes back, a point is at no
+            distance from itself, exactly, and there exp leaves volumes as they are, both with a finite gradient.
     """
     tol = 100 * torch.finfo(x.dtype).eps
     v, zero = space.log(x, y), torch.zeros_like(layout.clean(space.dist2(x, x)))
@@ -41,5 +41,10 @@ def check_geometry(space: Manifold, x: Tensor, y: Tensor, layout: Layout) -> Non
         moving = x.detach().clone().requires_grad_()
         distance = layout.clean(space.dist2(moving, x))
         (gradient,) = torch.autograd.grad(distance.sum(), moving)
+        still = torch.zeros_like(v).requires_grad_()
+        volume = space.log_jacobian(still) + 0 * space.length2(still)
+        (slope,) = torch.autograd.grad(volume.sum(), still)
     claim_equal(distance, zero, "no distance to oneself")
+    claim_equal(layout.clean(volume), zero, "exp keeps volumes where it begins")
     claim(gradient.isfinite().all(), "a finite gradient where two points coincide")
+    claim(slope.isfinite().all(), "a finite gradient of the volume where exp begins")
