@@ -32,8 +32,8 @@ __all__ = ["RePaint"]
 class RePaint:
     """A sampler that keeps a part of every sample as it is; called like one.
 
-    Works for every process that a sampler can run, jump fields included, in every layout, and the known entries of the
-    result are ``known``'s, bit by bit.
+    Works for Gaussian, wrapped and jump fields in every layout (a geodesic field cannot go back up: one round), and the
+    known entries of a run down to time 0 are ``known``'s, bit by bit.
 
     Args:
         sampler: any, on one grid for all samples; a stochastic solver mixes better.

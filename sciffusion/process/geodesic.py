@@ -55,15 +55,15 @@ class Geodesic(FieldProcess):
     * ``"v"``: for a network the velocity per :math:`\dot\kappa` and per its root mean square, an output of unit
       variance; for a loss or a prediction the same as ``"flow"``.
 
-    Raises ``ValueError`` unless the schedule's sigma rises from 0 to 1, for another target, and for solvers that raise
-    the noise on their way (churn), which takes a score.
+    Raises ``ValueError`` unless the schedule's sigma rises from 0 to 1, for another target, and for runs that raise the
+    noise on their way (churn, restarts, the rounds of RePaint).
     """
 
     schedule: Schedule
     space: Manifold
 
     def __post_init__(self) -> None:
-        start, end = float(self.schedule.sigma(0.0)), float(self.schedule.sigma(1.0))
+        start, end = (float(self.schedule.sigma(t).detach()) for t in (0.0, 1.0))
         if not (abs(start) < 0.01 and abs(end - 1) < 0.01):
             raise ValueError(
                 f"schedule: a geodesic process needs a sigma that rises from 0 to 1, got {start} to {end}; "
@@ -162,7 +162,8 @@ class Geodesic(FieldProcess):
         """Each step's kappas: where it evaluates the denoiser, and at its end."""
         if any(w.nodes[0] != w.start for w in windows):
             raise ValueError(
-                f"solver {solver} raises the noise on its way, which a geodesic process cannot; take it without churn"
+                f"the run of {solver} raises the noise on its way, which a geodesic process cannot; take it without "
+                "churn, restarts and rounds"
             )
         times = sorted({t for w in windows for t in (*w.nodes, w.end) if t is not None})
         kappas = self.schedule.sigma(torch.tensor(times, dtype=torch.float64)).tolist()

@@ -57,14 +57,17 @@ class Wrapped(FieldProcess):
     scaled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        ends = [float(self.schedule.alpha(t)) for t in (0.0, 0.5, 1.0)]
+        ends = [float(self.schedule.alpha(t).detach()) for t in (0.0, 0.5, 1.0)]
         if any(abs(alpha - 1) > 1e-6 for alpha in ends):
             raise ValueError(f"schedule: wrapped noise leaves alpha at 1, got {ends}; use VE()")
-        period, last = float(torch.as_tensor(self.space.period).max()), self.schedule.sigma(1.0)
-        left = math.exp(-2 * (math.pi * float(last) / period) ** 2)
+        period, last = (
+            float(torch.as_tensor(self.space.period).max()),
+            float(self.schedule.sigma(1.0).detach()),
+        )
+        left = math.exp(-2 * (math.pi * last / period) ** 2)
         if left > 0.01:
             raise ValueError(
-                f"schedule: sigma ends at {float(last):g}, where a circle of {period:g} is not uniform yet; "
+                f"schedule: sigma ends at {last:g}, where a circle of {period:g} is not uniform yet; "
                 f"let it end at {0.5 * period:g} or more"
             )
 

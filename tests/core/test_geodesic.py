@@ -23,7 +23,7 @@ from sciffusion.noise import Noise
 from sciffusion.objective import MinSNR, Objective, UniformTimes
 from sciffusion.oracle_manifold import Atoms, Cardioid
 from sciffusion.process import Gaussian, Geodesic, Joint, Jump, Process, Target
-from sciffusion.samplers import DDIM, Heun, Sampler
+from sciffusion.samplers import DDIM, Heun, Restart, Sampler
 from sciffusion.schedule import VE, Cosine, RectifiedFlow, Schedule, TrigFlow
 from sciffusion.solver import Solver
 from sciffusion.space import SO3, Categorical, Manifold, Sphere, Torus
@@ -537,8 +537,12 @@ def test_other_schedules_and_churn_are_refused() -> None:
     with pytest.raises(ValueError, match="sigma that rises from 0 to 1"):
         Geodesic(VE(), Torus())
     oracle = atoms(Torus(), (3,))
-    with pytest.raises(ValueError, match="take it without churn"):
-        Sampler(Heun(churn=8.0), 8)(oracle, uniform(Torus(), (3,), 2))
+    for sampler in (
+        Sampler(Heun(churn=8.0), 8),
+        Sampler(DDIM(), 8, restarts=(Restart(0.3, 0.6),)),
+    ):
+        with pytest.raises(ValueError, match="take it without churn, restarts"):
+            sampler(oracle, uniform(Torus(), (3,), 2))
 
 
 def test_wrong_atoms_and_angles_are_refused() -> None:
