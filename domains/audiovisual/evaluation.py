@@ -21,12 +21,12 @@ from sciffusion.pixels import to_floats
 from sciffusion.report import Metric, Report
 
 from ..audio.clip import Clip, Clips
-from ..audio.judges import Judge
+from ..audio.judges import Judge, Verdict
 from ..video.classifier import reader
 from ..video.film import Films
 from .scene import Scenes
 
-__all__ = ["appearance", "evaluate", "heard", "onset", "seen"]
+__all__ = ["appearance", "evaluate", "heard", "judged", "onset", "seen"]
 
 LOUD = 0.05
 """The share of a sound's loudest moment above which it has begun."""
@@ -60,8 +60,13 @@ def seen(films: Films) -> NDArray[np.int64]:
 
 def heard(sounds: Clips) -> NDArray[np.int64]:
     """The digit that the judge of spoken digits hears in every sound, from where it begins, (N,)."""
+    return judged(sounds).said["digit"].astype(np.int64)
+
+
+def judged(sounds: Clips) -> Verdict:
+    """What the judge of spoken digits hears in every sound, from where it begins."""
     parts = [clip.cut(max(0.0, min(onset(clip), clip.seconds - 0.1) - 0.02)) for clip in sounds]
-    return Judge.load("fsdd")(parts).said["digit"].astype(np.int64)
+    return Judge.load("fsdd")(parts)
 
 
 def appearance(films: Films) -> NDArray[np.float64]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sciffusion.codec import Affine
@@ -28,6 +30,7 @@ from ..audio.recovery import GriffinLim
 from ..audio.task import PEAK, waveform
 from ..video.film import Film, Films
 from .adapter import FIELDS, ModelConfig, pair
+from .classify import chances, inferred
 from .scene import Scenes
 from .task import SceneTask, scaled
 
@@ -127,24 +130,14 @@ class SceneModel:
         """Films to given sounds, one to each, which come back as they are.
 
         Sounds are heard mono, at the model's rate, with a peak of 0.5, and as long as a film: what is missing is
-        silence. ``guidance`` is how much more films follow the sounds, and what is given, than in the conditional law
-        (1). For the other arguments see :meth:`sample`. Raises ``ValueError`` for no sounds, for longer ones than the
-        films, and as :meth:`sample` does.
+        silence. Attributes that are not named are drawn from what the model makes of the sound (:meth:`classify`), and
+        stand in the labels; None leaves one open. ``guidance`` is how much more films follow the sounds, and what is
+        given, than in the conditional law (1), and how sharp the law is that attributes are drawn from. For the other
+        arguments see :meth:`sample`. Raises ``ValueError`` for no sounds, for longer ones than the films, and as
+        :meth:`sample` does.
         """
-        mel, waves = self.config.mel, []
-        if not len(sounds):
-            raise ValueError("sounds must hold one clip or more")
-        for clip in sounds:
-            wave = waveform(clip, mel)
-            if len(wave) > self.config.samples:
-                most = self.config.samples / mel.rate
-                raise ValueError(f"sounds must last {most:.3f} s at most, got {clip.seconds:.3f} s")
-            waves.append(torch.nn.functional.pad(wave, (0, self.config.samples - len(wave))))
-        heard = LogMel(mel).encode(torch.stack(waves)).mT
-        like = self._blank(len(waves))
-        known = like.replace({"sound": self._encoded("sound", heard)})
-        cond = self.config.asked.condition(given or {}, len(waves))
-        x = self._completed(known, "sound", cond, guidance, seed, steps, sampler)
+        known = self._known("sound", self._heard(sounds))
+        cond, x = self._completed(known, "sound", given or {}, guidance, seed, steps, sampler)
         labels = self.config.asked.labels(cond)
         return Scenes(self._films(x["film"]), Clips(list(sounds)), labels)
 
@@ -160,10 +153,60 @@ class SceneModel:
     ) -> Scenes:
         """Sounds to given films, one to each, which come back as they are.
 
-        ``guidance`` is how much more sounds follow the films, and what is given (``{"speaker": "theo"}``), than in the
-        conditional law (1). For the other arguments see :meth:`sample`. Raises ``ValueError`` for no films or films of
-        another shape than the model's, and as :meth:`sample` does.
+        Attributes that are not named are drawn from what the model makes of the film (:meth:`classify`), and stand in
+        the labels; None leaves one open. ``guidance`` is how much more sounds follow the films, and what is given
+        (``{"speaker": "theo"}``), than in the conditional law (1), and how sharp the law is that attributes are drawn
+        from. For the other arguments see :meth:`sample`. Raises ``ValueError`` for no films or films of another shape
+        than the model's, and as :meth:`sample` does.
         """
+        known = self._known("film", self._seen(films))
+        cond, x = self._completed(known, "film", given or {}, guidance, seed, steps, sampler)
+        labels = self.config.asked.labels(cond)
+        return Scenes(Films(list(films)), self._sounds(x["sound"]), labels)
+
+    def classify(
+        self, halves: Sequence[Film] | Sequence[Clip], *, seed: int = 0
+    ) -> dict[str, NDArray[np.float64]]:
+        """What each film or sound tells of the attributes: the probabilities of the classes of each, (N, classes).
+
+        The model is asked which class explains a half best, the other half being hidden and the other attributes open;
+        classes are in the order of ``config.asked.classes``. ``seed`` is that of the noise that they are compared with.
+        Raises ``ValueError`` as :meth:`sound_of` and :meth:`film_of` do.
+        """
+        films = [v for v in halves if isinstance(v, Film)]
+        sounds = [v for v in halves if isinstance(v, Clip)]
+        if len(halves) not in (len(films), len(sounds)):
+            raise ValueError(f"halves must be films or sounds, got {len(films)} and {len(sounds)}")
+        field = "film" if films else "sound"
+        x = self._known(field, self._seen(films) if films else self._heard(sounds))
+        seeds, asked = sample_seeds(seed, x.batch), self.config.asked
+        parts = {
+            name: chances(
+                self.denoiser, x, field, asked.condition({}, x.batch), name, classes, seeds
+            )
+            for name, classes in asked.sizes.items()
+        }
+        return {name: p.exp().cpu().numpy() for name, p in parts.items()}
+
+    def _known(self, field: str, x: Tensor) -> State:
+        """Scenes of which one half is known, (N, ...), in its own units."""
+        return self._blank(len(x)).replace({field: self._encoded(field, x)})
+
+    def _heard(self, sounds: Sequence[Clip]) -> Tensor:
+        """Log-mel spectra, (N, S, mels)."""
+        mel, waves = self.config.mel, []
+        if not len(sounds):
+            raise ValueError("sounds must hold one clip or more")
+        for clip in sounds:
+            wave = waveform(clip, mel)
+            if len(wave) > self.config.samples:
+                most = self.config.samples / mel.rate
+                raise ValueError(f"sounds must last {most:.3f} s at most, got {clip.seconds:.3f} s")
+            waves.append(torch.nn.functional.pad(wave, (0, self.config.samples - len(wave))))
+        return LogMel(mel).encode(torch.stack(waves)).mT
+
+    def _seen(self, films: Sequence[Film]) -> Tensor:
+        """Pixels, (N, T, C, H, W), 0 to 1."""
         if not len(films):
             raise ValueError("films must hold one film or more")
         t, h, w = self.config.shape
@@ -171,12 +214,7 @@ class SceneModel:
         for i, film in enumerate(films):
             if tuple(film.frames.shape) != want:
                 raise ValueError(f"films must be {want}, got {tuple(film.frames.shape)} at {i}")
-        seen = to_floats(Films(list(films)).stack())
-        known = self._blank(len(seen)).replace({"film": self._encoded("film", seen)})
-        cond = self.config.asked.condition(given or {}, len(seen))
-        x = self._completed(known, "film", cond, guidance, seed, steps, sampler)
-        labels = self.config.asked.labels(cond)
-        return Scenes(Films(list(films)), self._sounds(x["sound"]), labels)
+        return to_floats(Films(list(films)).stack())
 
     def _asked(self, given: Mapping[str, object], seeds: Sequence[int]) -> dict[str, Tensor]:
         """What is asked of scenes with these seeds, and drawn of what is not named."""
@@ -201,20 +239,22 @@ class SceneModel:
         self,
         known: State,
         field: str,
-        cond: Mapping[str, Tensor],
+        given: Mapping[str, object],
         guidance: float | None,
         seed: int,
         steps: int | None,
         sampler: Sampler | None,
-    ) -> State:
-        """States of which one field is known."""
+    ) -> tuple[dict[str, Tensor], State]:
+        """States of which one field is known, and what they were asked to be."""
         scale = self.sampling.scale if guidance is None else guidance
-        yes = {field: torch.tensor(True)}
+        seeds, yes = sample_seeds(seed, known.batch), {field: torch.tensor(True)}
+        own = [sample_seeds(s, 2)[1] for s in seeds]  # not the stream of the scene's noise
+        cond = inferred(self.denoiser, self.config.asked, known, field, given, scale, own)
         told, nothing = self._told(cond, known.batch)
         strong: Denoiser = KnownFields(told, known, yes)
         if scale != 1:
             strong = Autoguidance(strong, KnownFields(nothing, known, {}, yes), scale)
-        return self._drawn(strong, known, sample_seeds(seed, known.batch), steps, sampler)
+        return cond, self._drawn(strong, known, seeds, steps, sampler)
 
     @torch.no_grad()
     def _drawn(

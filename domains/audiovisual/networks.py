@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sciffusion.networks import DiT, NoiseLevel, Rotary
 from sciffusion.networks.attention import attention, zeroed
 from sciffusion.networks.blocks import Block
-from sciffusion.networks.modulation import Modulation, modulated
+from sciffusion.networks.modulation import Modulation, gated, modulated
 from sciffusion.networks.patches import join, split
 from sciffusion.state import State
 
@@ -74,7 +74,7 @@ class PairBlock(nn.Module):
         out = {}
         for name, found in zip(FIELDS, h.split(counts, 1), strict=True):
             block = blocks[name]
-            x = torch.addcmul(tokens[name], parts[name][2], block.own.out(found))
+            x = gated(tokens[name], parts[name][2], block.own.out(found))
             out[name] = block.feed(x, parts[name], None)
         return out
 

@@ -1,6 +1,6 @@
 """Laws of models of scenes: what is given comes back, halves tell each other what they should, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sciffusion.cli import main
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import Clip
 from sciffusion.domains.audiovisual import (
     ObjectiveConfig,
@@ -22,6 +22,7 @@ from sciffusion.domains.audiovisual import (
     train,
 )
 from sciffusion.domains.audiovisual.adapter import pair
+from sciffusion.domains.audiovisual.classify import inferred
 from sciffusion.domains.audiovisual.task import laws
 from sciffusion.domains.video import Films, VideoModel, VideoTask, VideoTraining
 from sciffusion.domains.video import ModelConfig as VideoConfig
@@ -31,7 +32,7 @@ from sciffusion.layout import Dense
 from sciffusion.networks.modulation import modulated
 from sciffusion.networks.patches import join, split
 from sciffusion.noise import Noise, sample_seeds
-from sciffusion.state import State
+from sciffusion.state import State, Value
 
 from .small import answering, scenes, settings
 
@@ -231,6 +232,77 @@ def test_a_half_is_made_as_is_asked(model: SceneModel, real: Scenes) -> None:
     assert not torch.equal(three.films[0].frames, five.films[0].frames)
 
 
+def test_what_is_not_named_is_told_by_the_half_that_is_there_or_left_open(
+    model: SceneModel, real: Scenes
+) -> None:
+    told = model.sound_of(real.films, {"speaker": None}, steps=1, seed=1)
+    assert told.labels["speaker"].tolist() == ["", "", ""]
+    assert set(told.labels["digit"].tolist()) <= {str(d) for d in range(10)}
+    same = model.sound_of([real.films[1]] * 3, {"speaker": None}, steps=1, seed=1)
+    assert same.labels["digit"][1] == told.labels["digit"][1]  # by the film, the seed and i
+    shown = model.film_of(real.sounds, {"digit": [None, 3, None]}, steps=1, seed=1)
+    assert shown.labels["digit"].tolist() == ["", "3", ""]
+    assert set(shown.labels["speaker"].tolist()) <= {"ann", "bob"}
+    for halves in (real.films, real.sounds):
+        chances = model.classify(halves, seed=3)
+        assert {k: v.shape for k, v in chances.items()} == {"digit": (3, 10), "speaker": (3, 2)}
+        for name, p in chances.items():
+            np.testing.assert_allclose(p.sum(1), 1)
+            np.testing.assert_allclose(model.classify(halves[:2], seed=3)[name], p[:2], atol=1e-4)
+            assert not np.allclose(p[0], p[1])
+
+
+class Prototypes(Denoiser):
+    """Every half is made of ones times its digit; the speaker changes the sound alone, by a third."""
+
+    def __init__(self, model: SceneModel) -> None:
+        super().__init__()
+        self.process = model.denoiser.process
+
+    def forward(
+        self,
+        x_t: Value,
+        t: torch.Tensor | Mapping[str, torch.Tensor],
+        cond: Condition = None,
+        previous: Value | None = None,
+    ) -> Prediction:
+        assert isinstance(x_t, State) and isinstance(t, Mapping)
+        assert [float(v.min()) == 1 for v in t.values()].count(True) == 1  # one half is hidden
+        levels = {"film": cond["digit"], "sound": cond["digit"] + cond["speaker"] / 3}
+        x0 = {
+            k: torch.ones_like(x) * levels[k].reshape(-1, *[1] * (x.ndim - 1))
+            for k, x in x_t.items()
+        }
+        return Prediction(x_t.replace(x0), x_t, t["film"], self.process)
+
+
+def test_a_half_tells_its_class_whatever_the_other_holds(model: SceneModel) -> None:
+    asked, seeds = model.config.asked, list(range(4))
+    ones = model._blank(4).map(torch.ones_like)
+    digit, speaker = torch.tensor([7, 0, 3, 9]), torch.tensor([1, 0, 1, 0])
+    film = digit[:, None, None, None, None] * ones["film"]
+    sound = (digit + speaker / 3)[:, None, None] * ones["sound"]
+    stub = Prototypes(model)
+    for other in (0.0, 5.0):
+        seen = inferred(stub, asked, pair(film, other * ones["sound"]), "film", {}, 1.0, seeds)
+        assert torch.equal(seen["digit"], digit)
+        heard = inferred(
+            stub,
+            asked,
+            pair(other * ones["film"], sound),
+            "sound",
+            {"digit": digit.tolist()},
+            1.0,
+            seeds,
+        )
+        assert torch.equal(heard["speaker"], speaker)
+    # guidance of 0 draws evenly, each scene by its own seed
+    many = pair(film[:1].expand(200, -1, -1, -1, -1), sound[:1].expand(200, -1, -1))
+    free = inferred(stub, asked, many, "film", {"digit": 1}, 0.0, list(range(200)))
+    assert abs(int(free["speaker"].sum()) - 100) < 32
+    assert torch.equal(free["digit"], torch.ones(200, dtype=torch.long))
+
+
 def test_attributes_of_a_batch_are_those_of_the_voices_and_dropped_each_by_itself() -> None:
     source, config = scenes(), settings()
     task = SceneTask(config, source)
@@ -329,6 +401,13 @@ def test_the_recipe_is_read() -> None:
         (lambda m: m.sample(2, {"digit": [1, 2, 3]}), "digit has 3 values for 2 samples"),
         (lambda m: m.sound_of([]), "films must hold"),
         (lambda m: m.film_of([]), "sounds must hold"),
+        (lambda m: m.classify([]), "sounds must hold"),
+        (
+            lambda m: m.classify(
+                [*scenes().scenes(1, frames=12).films, Clip(torch.ones(1, 9), 4000)]
+            ),
+            "halves must be films or sounds, got 1 and 1",
+        ),
         (lambda m: m.film_of([Clip(torch.ones(1, 9000), 4000)]), "must last 1.536 s at most"),
         (
             lambda m: m.sound_of(scenes().scenes(1, frames=5).films),
