@@ -100,7 +100,7 @@ def extend(
 
     Raises:
         ValueError: ``seconds`` not above the clip's own, a silent clip, and what :func:`inpaint` refuses.
-        RuntimeError: sampling that diverged, which a long continuation of a short word may do.
+        RuntimeError: sampling that diverged; no clip that was tried did so with the default method.
     """
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, 1, temperature)
     size, length = clip.samples.shape[1], round(seconds * clip.rate)
