@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.inverse.operators import check_boolean
+from sciffusion.process import Jump
 from sciffusion.state import State, Value
 
 __all__ = ["Apart", "HiddenFields", "KnownFields"]
@@ -36,8 +37,8 @@ class KnownFields(Denoiser):
         hidden: the same of fields that are not there.
 
     Raises:
-        ValueError: for masks that are not boolean, of another shape, or of fields that there are not, and for samples
-            that know what is hidden from them.
+        ValueError: for masks that are not boolean, of another shape, or of fields that there are not, for samples that
+            know what is hidden from them, for fields of classes, and for times that differ between points.
     """
 
     def __init__(
@@ -50,6 +51,11 @@ class KnownFields(Denoiser):
         super().__init__()
         if type(known) is not State:
             raise ValueError("known must be a state; a plain tensor has points, for Known")
+        for name in known:
+            if isinstance(denoiser.process.field(name), Jump):
+                raise ValueError(
+                    f"the field {name!r} of known holds classes; only numbers can be shown or hidden"
+                )
         self.denoiser, self.process, self.known = denoiser, denoiser.process, known
         self.shown, self.hidden = _masks(known, shown), _masks(known, hidden or {})
         for name, mask in self.shown.items():
@@ -64,6 +70,8 @@ class KnownFields(Denoiser):
         }:
             raise ValueError(f"x_t must be a state like known, {self.known}, got {x_t}")
         t = torch.as_tensor(t)
+        if t.shape not in ((), (x_t.batch,)):
+            raise ValueError(f"t must be () or ({x_t.batch},), got {tuple(t.shape)}")
         fields, times = {}, {}
         for name, x in x_t.items():
             layout = x_t.layout(name)

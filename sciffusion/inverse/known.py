@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.inverse.operators import check_boolean
+from sciffusion.process import Jump
 from sciffusion.state import Value
 
 __all__ = ["Known"]
@@ -33,7 +34,7 @@ class Known(Denoiser):
         mask: True for the points that are known, (B, N) or (N,).
 
     Raises:
-        ValueError: for a mask that is not boolean or does not fit, a state, or times that differ between points.
+        ValueError: for a mask that is not boolean or does not fit, a state, classes, or times of single points.
     """
 
     def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor) -> None:
@@ -41,6 +42,8 @@ class Known(Denoiser):
         check_boolean(mask)
         if not isinstance(known, Tensor) or known.ndim < 2:
             raise ValueError("known must be a plain tensor (B, N, ...)")
+        if isinstance(denoiser.process.field(None), Jump):
+            raise ValueError("known holds classes; only points of numbers can be shown")
         if mask.shape not in (known.shape[:2], known.shape[1:2]):
             raise ValueError(
                 f"mask must be {tuple(known.shape[:2])}, a value for each point of known, got {tuple(mask.shape)}"

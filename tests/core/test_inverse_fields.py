@@ -11,7 +11,11 @@ from sciffusion.inverse import Apart, HiddenFields, KnownFields
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.objective import Objective
+from sciffusion.oracle import Categorical as Classes
+from sciffusion.process import Gaussian, Joint, Jump
 from sciffusion.samplers import Heun, Sampler
+from sciffusion.schedule import RectifiedFlow
+from sciffusion.space import Categorical
 from sciffusion.state import State
 from tests.core.pairs import COVARIANCE, MEAN, Pairs, pair
 
@@ -166,6 +170,12 @@ def test_what_does_not_fit_is_refused() -> None:
         KnownFields(inner, known, {"a": YES}, {"a": YES})
     with pytest.raises(ValueError, match="x_t must be a state like known"):
         KnownFields(inner, known, {"a": NO})(normal(3), torch.tensor(0.5))
+    square = pair(torch.zeros(2, 2), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"t must be \(\) or \(2,\), got \(2, 2\)"):
+        KnownFields(inner, square, {"a": YES})(square, torch.full((2, 2), 0.5))
+    joint = Joint({"a": Gaussian(RectifiedFlow()), "b": Jump(RectifiedFlow(), Categorical(2))})
+    with pytest.raises(ValueError, match="field 'b' of known holds classes"):
+        KnownFields(Classes(torch.full((2,), 0.5), joint, "b"), square, {"a": YES})
     with pytest.raises(ValueError, match="x_t must be a state"):
         Apart(inner)(torch.zeros(2, 1), torch.tensor(0.5))
     with pytest.raises(ValueError, match="x_t must be a state"):

@@ -8,7 +8,11 @@ from sciffusion.grid import FlowTime
 from sciffusion.inverse import Known
 from sciffusion.noise import Noise
 from sciffusion.objective import Objective
+from sciffusion.oracle import Categorical as Classes
+from sciffusion.process import Jump
 from sciffusion.samplers import Heun, Sampler
+from sciffusion.schedule import RectifiedFlow
+from sciffusion.space import Categorical
 from tests.core.series import COVARIANCE, MEAN, Series
 
 KNOWN = torch.tensor([True, False, True, False])
@@ -56,3 +60,6 @@ def test_masks_and_samples_that_do_not_fit_are_refused() -> None:
         Known(inner, known, KNOWN)(torch.zeros(2, 5, 1), torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"t must be \(\) or \(B,\)"):
         Known(inner, known, KNOWN)(known, torch.zeros(2, 4))
+    classes = Classes(torch.full((2,), 0.5), Jump(RectifiedFlow(), Categorical(2)))
+    with pytest.raises(ValueError, match="known holds classes"):
+        Known(classes, torch.zeros(2, 4, dtype=torch.long), KNOWN)
