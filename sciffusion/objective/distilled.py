@@ -13,6 +13,7 @@ from sciffusion.guidance import CFG, Embedded
 from sciffusion.noise import Noise
 from sciffusion.objective.condition import drop_condition
 from sciffusion.objective.objective import Loss, Objective
+from sciffusion.process import Jump
 from sciffusion.state import Value, batch_of
 
 __all__ = ["DistilledGuidance"]
@@ -59,8 +60,15 @@ class DistilledGuidance:
     ) -> Loss:
         """The loss of a batch. All randomness comes from ``noise``.
 
-        Raises ``ValueError`` as :class:`~sciffusion.objective.Objective` does, and for a condition that is no mapping.
+        Raises ``ValueError`` as :class:`~sciffusion.objective.Objective` does, for a condition that is no mapping, and
+        for a field of classes, whose loss knows clean classes only.
         """
+        process = self.objective.process
+        for name in process.fields(x0):
+            if isinstance(process.field(name), Jump):
+                raise ValueError(
+                    f"the field {name!r} of x0 holds classes: a guided prediction of them is no aim"
+                )
         noised = self.objective.noised(x0, cond, noise)
         batch = batch_of(x0)
         w = self.low + (self.high - self.low) * noise.scalars(batch)

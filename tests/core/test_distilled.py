@@ -1,6 +1,7 @@
 """Guidance distillation: its aim is the guided prediction, and a student reaches it in one call."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from sciffusion.denoiser import Condition, Denoiser, Preconditioned, Prediction
 from sciffusion.guidance import CFG, Embedded
 from sciffusion.networks import GuidanceScale, NoiseLevel
 from sciffusion.noise import Noise
-from sciffusion.objective import DistilledGuidance, Likelihood, LogitNormal, Objective
-from sciffusion.process import Gaussian
+from sciffusion.objective import DistilledGuidance, Likelihood, LogitNormal, MinSNR, Objective
+from sciffusion.process import Gaussian, Jump
 from sciffusion.samplers import DDIM, Sampler
 from sciffusion.schedule import RectifiedFlow
+from sciffusion.space import Categorical
 from sciffusion.state import Value
 
 from .guided import tensor
@@ -105,6 +107,8 @@ def test_its_aim_is_the_guided_teacher_at_scales_spread_evenly_between_the_ends(
 
 def test_its_weight_is_that_of_the_objective_and_the_teacher_gets_no_gradient() -> None:
     teacher, (x0, cond) = Teacher(), data(8)
+    teacher.mean = nn.Parameter(teacher.mean)
+    weighted = replace(OBJECTIVE, weight=MinSNR())
     bias = nn.Parameter(torch.zeros(()))
 
     class Offset(Denoiser):
@@ -115,11 +119,18 @@ def test_its_weight_is_that_of_the_objective_and_the_teacher_gets_no_gradient() 
         ) -> Prediction:
             return Prediction(tensor(x_t) * 0 + bias, x_t, t, PROCESS)
 
-    loss = DistilledGuidance(OBJECTIVE, teacher)(Offset(), x0, cond, noise=Noise(2))
-    noised = OBJECTIVE.noised(x0, cond, Noise(2))
+    learn = DistilledGuidance(weighted, teacher)
+    loss = learn(Offset(), x0, cond, noise=Noise(2))
+    noise = Noise(2)
+    noised = weighted.noised(x0, cond, noise)
+    w = learn.low + (learn.high - learn.low) * noise.scalars(8)
+    aim = tensor(CFG(teacher, cond, NULL, w)(noised.x_t, noised.t).x0)
     assert torch.equal(loss.t, noised.t)
+    want = MinSNR()(PROCESS.schedule, noised.t) * aim[:, 0].square()
+    torch.testing.assert_close(loss.per_sample, want.to(loss.per_sample), check_dtype=False)
     loss.mean.backward()
     assert bias.grad is not None and bias.grad.isfinite()
+    assert teacher.mean.grad is None
 
 
 def test_a_student_makes_in_one_call_what_guidance_makes_in_two() -> None:
@@ -176,6 +187,9 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         DistilledGuidance(Objective(PROCESS, null=NULL, weight=Likelihood()), teacher)
     with pytest.raises(ValueError, match="0 <= low < high, got 3.0 and 2.0"):
         DistilledGuidance(OBJECTIVE, teacher, 3.0, 2.0)
+    jumps = Objective(Jump(RectifiedFlow(), Categorical(2)), null=NULL)
+    with pytest.raises(ValueError, match="of x0 holds classes"):
+        DistilledGuidance(jumps, teacher)(teacher, torch.zeros(2, 3).long(), {}, noise=Noise(0))
     with pytest.raises(ValueError, match="cond must be a mapping, .* got Tensor"):
         Embedded(teacher, torch.zeros(2), 2.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"is added, got \['guidance'\]"):
