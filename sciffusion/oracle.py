@@ -94,7 +94,8 @@ class Mixture(Denoiser):
     r"""The exact denoiser of a Gaussian mixture :math:`\sum_k w_k N(m_k, C_k)` over all coordinates of a sample.
 
     Fields are dense and lie side by side: a state of two fields has correlations between them. Their noise may have any
-    covariance, and live on a subspace: data count by their part in it. Calls raise ``ValueError`` for other fields.
+    covariance, and live on a subspace: data count by their part in it. Raises ``ValueError`` for shapes that do not fit
+    and weights that are no law, and calls do for other fields.
 
     Args:
         weights: (K,), positive, summing to 1.
@@ -105,11 +106,10 @@ class Mixture(Denoiser):
 
     def __init__(self, weights: Tensor, means: Tensor, covs: Tensor, process: Process) -> None:
         super().__init__()
-        k, d = means.shape
-        if weights.shape != (k,) or covs.shape != (k, d, d):
-            raise ValueError(
-                f"need weights (K,), means (K, D), covs (K, D, D); got {weights.shape}, {covs.shape}"
-            )
+        fits = weights.shape == means.shape[:1] and covs.shape == (*means.shape, means.shape[-1])
+        if means.ndim != 2 or not fits:
+            shapes = ", ".join(str(tuple(v.shape)) for v in (weights, means, covs))
+            raise ValueError(f"need weights (K,), means (K, D), covs (K, D, D); got {shapes}")
         if not math.isclose(float(weights.sum()), 1.0, rel_tol=1e-6) or bool((weights <= 0).any()):
             raise ValueError(f"weights must be positive and sum to 1, got {weights.tolist()}")
         self.weights, self.means, self.covs, self.process = weights, means, covs, process
@@ -276,19 +276,35 @@ class PointCloud(Denoiser):
 
 @final
 class Categorical(Denoiser):
-    """The exact denoiser of points with classes drawn independently from ``probs`` (k,), for a jump process."""
+    r"""The exact denoiser of points with classes drawn independently from ``probs`` (k,), for a jump process.
 
-    def __init__(self, probs: Tensor, process: Jump | Process, field: str | None = None) -> None:
+    :math:`p(x_0\mid x_t) \propto p(x_0)\,q(x_t\mid x_0)` point by point, in any layout.
+
+    Args:
+        probs: (k,), not negative, summing to 1.
+        process: a jump process, or a joint process with such a field.
+        field: that field's name in a state; the others come back as they are.
+
+    Raises ``ValueError`` for a process of another kind, and for probabilities that are no law of its classes.
+    """
+
+    def __init__(self, probs: Tensor, process: Process, field: str | None = None) -> None:
         super().__init__()
-        self.probs, self.process, self.name = probs, process, field
+        jump = process.field(field)
+        if not isinstance(jump, Jump):
+            raise ValueError(f"process must jump in the field {field!r}, got {jump}")
+        total = float(probs.sum())
+        if probs.shape != (jump.space.k,) or bool((probs < 0).any()) or abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"probs must be {jump.space.k} probabilities that sum to 1, got {tuple(probs.shape)} with sum {total}"
+            )
+        self.probs, self.process, self.name, self.jump = probs, process, field, jump
 
     def forward(
         self, x_t: Value, t: Tensor, cond: Condition = None, previous: Value | None = None
     ) -> Prediction:
         x = self.process.fields(x_t)[self.name]
-        process, layout = self.process.field(self.name), layout_of(x_t, self.name)
-        assert isinstance(process, Jump)
-        p0 = self._posterior(process, x, torch.as_tensor(t), layout)
+        p0 = self._posterior(self.jump, x, torch.as_tensor(t), layout_of(x_t, self.name))
         fields = {**self.process.fields(x_t), self.name: p0}
         return Prediction(self.process.rebuild(x_t, fields), x_t, t, self.process)
 

@@ -190,6 +190,15 @@ def test_the_posterior_of_classes_is_bayes_rule(absorbing: bool) -> None:
             assert torch.allclose(got.double(), want, rtol=0, atol=1e-6)
 
 
+def test_what_is_no_law_of_the_classes_is_refused() -> None:
+    process = Jump(FLOW, CategoricalSpace(3))
+    for probs in (torch.full((2,), 0.5), torch.full((3,), 0.5), torch.tensor([1.5, -0.5, 0.0])):
+        with pytest.raises(ValueError, match="probs must be 3 probabilities that sum to 1"):
+            Categorical(probs, process)
+    with pytest.raises(ValueError, match="process must jump in the field None"):
+        Categorical(torch.full((3,), 1 / 3), GaussianProcess(FLOW))
+
+
 def test_the_posterior_of_packed_classes_uses_the_time_of_their_sample() -> None:
     probs = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     joint = Joint({"k": Jump(FLOW, CategoricalSpace(3))})
