@@ -168,7 +168,8 @@ class TransformersEncoder(TextEncoder):
         """Of the weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self._model.state_dict().items()):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+            raw = value.cpu().contiguous().flatten().view(torch.uint8)  # numpy knows no bfloat16
+            digest.update(name.encode() + raw.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _tokens(self, text: str) -> Tensor:

@@ -103,6 +103,9 @@ def test_a_language_model_is_read_from_its_folder_each_text_by_itself(tmp_path: 
     tokens, mask = encoder.encode(TEXTS)
     assert tokens.shape == (3, 7, 16) and mask.sum(1).tolist() == [7, 3, 5]
     assert torch.equal(tokens[1, :3], encoder.encode(TEXTS[1:2])[0][0])
+    whole = encoder.fingerprint
+    encoder._model.bfloat16()  # as many models are stored
+    assert encoder.fingerprint != whole
     with pytest.raises(ValueError, match="takes 1 to 8"):
         encoder.encode(["nine " * 20])
     with pytest.raises(FileNotFoundError, match="there is no folder"):
