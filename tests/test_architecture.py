@@ -240,6 +240,12 @@ def test_every_required_package_is_brought_by_the_extra_that_is_named() -> None:
         if module.partition(".")[0] not in brought.get(extra, set())
     }
     assert guilty == set()
+    named = {
+        extra
+        for path in (*core_files(), *(ROOT / "domains").rglob("*.py"))
+        for _, extra in required(path)
+    }
+    assert "dev" not in named  # users do not develop
 
 
 @pytest.mark.parametrize("part", ["core", *(path.parent.name for path in DOMAINS)])

@@ -90,7 +90,7 @@ class Log:
         self._bar = _bar(self._console) if sys.stderr.isatty() else None
         self._writer: SummaryWriter | None = None
         if config.tensorboard:
-            require("tensorboard", extra="dev")
+            require("tensorboard", extra="train")
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(directory), purge_step=step + 1)
