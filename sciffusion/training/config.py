@@ -110,6 +110,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup", "validate_every", "checkpoint_every", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.lr <= 0 or not 0 <= self.final_lr <= self.lr:
             raise ValueError(
                 f"need 0 <= final_lr <= lr and lr > 0, got {self.final_lr} and {self.lr}"

@@ -225,6 +225,7 @@ def test_records_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
     [
         ("parallel=fsdp", "one process"),
         ("steps=0", "steps must be at least 1"),
+        ("validate_every=-1", "validate_every must not be negative"),
         ("final_lr=1.0", "final_lr <= lr"),
         ("grad_clip=0.0", "grad_clip must be positive"),
     ],
