@@ -25,12 +25,19 @@ class Bootstrap:
     """Seeded bootstrap intervals of a given level.
 
     An interval of no width at 0 or 100 % means that the sample holds no counter-example, not that
-    there are none.
+    there are none. Raises ``ValueError`` unless there is a replicate and 0 < level < 1.
     """
 
     replicates: int = 1000
     level: float = 0.95
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                "replicates must be at least 1 and level between 0 and 1, "
+                f"got {self.replicates} and {self.level}"
+            )
 
     def counts(self, n: int, *, most: int = 5_000_000) -> Iterator[Floats]:
         """All replicates in blocks (R, n): how often each of ``n`` units was drawn again."""

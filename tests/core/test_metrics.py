@@ -135,3 +135,6 @@ def test_features_may_be_tensors_and_what_is_wrong_with_them_is_said() -> None:
         frechet(REAL, np.where(MADE > 1, np.nan, MADE))
     with pytest.raises(ValueError, match="below the number of samples, 50, got 50"):
         Neighbours.of(REAL, MADE, 50)
+    for wrong in ({"replicates": 0}, {"level": 1.0}, {"level": 95}):
+        with pytest.raises(ValueError, match="replicates must be at least 1 and level between"):
+            Bootstrap(**wrong)
