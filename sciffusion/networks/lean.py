@@ -64,7 +64,11 @@ def two_layers(wide: nn.Linear, narrow: nn.Linear, x: Tensor) -> Tensor:
 
 def _bare(layer: nn.Linear) -> bool:
     """Whether calling the layer does what its weights say, and nothing beside."""
-    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    forward, backward = (
+        (layer._forward_hooks, layer._forward_pre_hooks),
+        (layer._backward_hooks, layer._backward_pre_hooks),
+    )
+    watched = any((*forward, *backward))
     return type(layer).forward is nn.Linear.forward and layer.bias is not None and not watched
 
 
