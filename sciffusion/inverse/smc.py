@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -175,8 +176,8 @@ class TwistedSMC:
 
 def _streams(seed: int | Sequence[int], count: int) -> tuple[Noise, Noise]:
     """The particles' noise, and the numbers for resampling."""
-    if isinstance(seed, int):
-        noise = Noise(seed)
+    if isinstance(seed, int | np.integer):
+        noise = Noise(int(seed))
         return noise, noise
     each = [s for one in seed for s in sample_seeds(int(one), count)]
     return Noise(each), Noise(list(seed))
