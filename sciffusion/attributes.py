@@ -118,6 +118,15 @@ class Attributes:
         pairs = zip(self.names, self.classes, strict=True)
         return {k: [c[i % len(c)] for i in range(n)] for k, c in pairs}
 
+    def each(self, name: str, cond: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A condition with one of its attributes exchanged for every class in turn.
+
+        >>> asked = Attributes(("digit", "speaker"), (("0", "1"), ("lucas", "theo")))
+        >>> asked.each("digit", asked.condition({"speaker": "theo"}, 1))
+        [{'digit': tensor([0]), 'speaker': tensor([1])}, {'digit': tensor([1]), 'speaker': tensor([1])}]
+        """
+        return [{**cond, name: torch.full_like(cond[name], c)} for c in range(self.sizes[name])]
+
     def told(self, labels: Labels) -> dict[str, object]:
         """What samples' own labels say of the attributes; a value that is no class leaves it open."""
         return {

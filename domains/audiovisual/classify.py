@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from sciffusion.attributes import Attributes
@@ -28,11 +27,11 @@ FINEST = {"film": -2.0, "sound": 1.0}
 
 def chances(
     denoiser: Denoiser,
+    asked: Attributes,
     x: State,
     field: str,
     cond: Mapping[str, Tensor],
     name: str,
-    classes: int,
     seeds: Sequence[int],
 ) -> Tensor:
     """The log-probabilities of an attribute's classes, (B, classes), of what one field of B scenes tells.
@@ -40,14 +39,10 @@ def chances(
     ``cond`` says what is known of the other attributes; ``seeds`` has one a scene.
     """
     alone = HiddenFields(denoiser, [k for k in FIELDS if k != field])
-    like = x[field]
-    told = {k: v.to(like.device) for k, v in cond.items()}
-    conditions = [
-        told | {name: torch.full((len(like),), c, device=like.device)} for c in range(classes)
-    ]
-    high = FINEST[field]
+    told = {k: v.to(x[field].device) for k, v in cond.items()}
+    conditions, high = asked.each(name, told), FINEST[field]
     return log_posterior(
-        alone, x, conditions, seeds, draws=4, rounds=4, margin=12.0, low=-6.0, high=high
+        alone, x, conditions, seeds, draws=2, rounds=4, margin=12.0, low=-6.0, high=high
     )
 
 
@@ -70,7 +65,7 @@ def inferred(
     for name, classes in asked.sizes.items():
         u = noise.scalars(x.batch)
         if name not in given:
-            log_p = scale * chances(denoiser, x, field, cond, name, classes, seeds)
+            log_p = scale * chances(denoiser, asked, x, field, cond, name, seeds)
             below = log_p.softmax(1).cumsum(1).cpu() <= u[:, None]
             cond[name] = below.sum(1).clamp(max=classes - 1)
     return cond

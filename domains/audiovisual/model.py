@@ -180,12 +180,8 @@ class SceneModel:
         field = "film" if films else "sound"
         x = self._known(field, self._seen(films) if films else self._heard(sounds))
         seeds, asked = sample_seeds(seed, x.batch), self.config.asked
-        parts = {
-            name: chances(
-                self.denoiser, x, field, asked.condition({}, x.batch), name, classes, seeds
-            )
-            for name, classes in asked.sizes.items()
-        }
+        cond = asked.condition({}, x.batch)
+        parts = {k: chances(self.denoiser, asked, x, field, cond, k, seeds) for k in asked.names}
         return {name: p.exp().cpu().numpy() for name, p in parts.items()}
 
     def _known(self, field: str, x: Tensor) -> State:

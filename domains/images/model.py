@@ -20,6 +20,7 @@ from sciffusion.training import write_model
 
 from . import verbs
 from .adapter import ModelConfig, read_parts
+from .classify import classify
 from .container import Images
 from .control import edges
 from .lora import Adapter
@@ -55,6 +56,7 @@ class ImageModel:
     invert = verbs.invert
     restore = verbs.restore
     interpolate = verbs.interpolate
+    classify = classify
 
     @property
     def attributes(self) -> tuple[str, ...]:
