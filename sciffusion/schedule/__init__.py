@@ -8,7 +8,7 @@ The forward process :math:`dx = f_t x\,dt + g_t\,dw` with the same marginals has
 :math:`f = \dot\alpha/\alpha` and :math:`g^2 = 2\sigma\dot\sigma - 2f\sigma^2` (Kingma et al., VDM, 2021).
 """
 
-from sciffusion.schedule.base import Schedule, Shifted, VariancePreserving
+from sciffusion.schedule.base import FromLogSNR, Schedule, Shifted, VariancePreserving
 from sciffusion.schedule.beta import VP, FromRate, ScaledLinear, SubVP
 from sciffusion.schedule.exploding import VE
 from sciffusion.schedule.flow import Interpolant, RectifiedFlow
@@ -22,6 +22,7 @@ __all__ = [
     "VE",
     "VP",
     "Cosine",
+    "FromLogSNR",
     "FromRate",
     "Interpolant",
     "Laplace",

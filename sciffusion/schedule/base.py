@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-__all__ = ["Schedule", "Shifted", "VariancePreserving", "circle", "f64"]
+__all__ = ["FromLogSNR", "Schedule", "Shifted", "VariancePreserving", "circle", "f64"]
 
 
 def f64(t: Tensor | float) -> Tensor:
@@ -96,6 +96,23 @@ class VariancePreserving(Schedule):
 
     def at(self, log_snr: Tensor | float) -> tuple[Tensor, Tensor]:
         return circle(f64(log_snr))
+
+
+class FromLogSNR(VariancePreserving):
+    """A variance preserving schedule by its log-SNR."""
+
+    @abstractmethod
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        r""":math:`\lambda_t`, from which alpha and sigma follow."""
+
+    def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        return self.at(self.log_snr(t))
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return self(t)[0]
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self(t)[1]
 
 
 def circle(log_snr: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from sciffusion.schedule.base import VariancePreserving, f64
+from sciffusion.schedule.base import FromLogSNR, f64
 from sciffusion.schedule.invert import invert
 
 __all__ = ["Learned"]
@@ -36,7 +36,7 @@ def _raw(positive: float) -> float:
 
 
 @final
-class Learned(VariancePreserving, nn.Module):
+class Learned(FromLogSNR, nn.Module):
     r"""A variance preserving schedule whose log-SNR is a monotone network of the time.
 
     The log-SNR falls from ``high`` at t = 0 to ``low`` at t = 1, whatever the parameters; it starts as a straight line.
@@ -99,15 +99,6 @@ class Learned(VariancePreserving, nn.Module):
         first, last = self._rise(t.new_tensor([0.0, 1.0]))
         done = (1 - _EVEN) * (self._rise(t) - first) / (last - first) + _EVEN * t
         return self.top.to(done) - _positive(self.span_raw.to(done)) * done
-
-    def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        return self.at(self.log_snr(t))
-
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return self(t)[0]
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return self(t)[1]
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         """As ever; beyond both ends, which the shape does not reach, the nearer of them."""

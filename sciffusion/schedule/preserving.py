@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sciffusion.schedule.base import VariancePreserving, f64
+from sciffusion.schedule.base import FromLogSNR, VariancePreserving, f64
 
 __all__ = ["Cosine", "Laplace", "Polynomial", "SigmoidSchedule", "TrigFlow"]
 
@@ -174,7 +174,7 @@ class SigmoidSchedule(VariancePreserving):
 
 @final
 @dataclass(frozen=True)
-class Laplace(VariancePreserving):
+class Laplace(FromLogSNR):
     r"""Variance preserving, its log-SNR being Laplace distributed when times are drawn evenly.
 
     :math:`\lambda_t = \mu - b\,\mathrm{sgn}(\tfrac12 - t)\log(1 - 2|t - \tfrac12|)`, of density
@@ -194,15 +194,6 @@ class Laplace(VariancePreserving):
         t = f64(t)
         near = torch.log(2 * torch.where(t < 0.5, t, 1 - t))
         return self.mu + self.b * torch.where(t < 0.5, -near, near)
-
-    def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        return self.at(self.log_snr(t))
-
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return self(t)[0]
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return self(t)[1]
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         away = (f64(log_snr) - self.mu) / self.b

@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sciffusion.schedule.base import VariancePreserving, f64
+from sciffusion.schedule.base import FromLogSNR, f64
 from sciffusion.schedule.invert import invert
 
 __all__ = ["Tabulated"]
@@ -21,7 +21,7 @@ __all__ = ["Tabulated"]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Tabulated(VariancePreserving):
+class Tabulated(FromLogSNR):
     r"""Variance preserving, :math:`\alpha^2` at the times k/N, k = 1..N, being the N numbers of ``alpha2``.
 
     In between, the log-SNR follows the monotone cubic of Fritsch and Carlson (1980). Below 1/N the variance of the
@@ -90,15 +90,6 @@ class Tabulated(VariancePreserving):
             return out
         last, near_noise = self._end(-1)
         return torch.where(t > last, -near_noise((1 - t).clamp(max=1 - last)), out)
-
-    def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        return self.at(self.log_snr(t))
-
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return self(t)[0]
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return self(t)[1]
 
     def time(self, log_snr: Tensor | float) -> Tensor:
         """As ever; beyond the last number of the table, the time 1."""
