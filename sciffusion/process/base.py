@@ -25,9 +25,17 @@ from sciffusion.state import State, Value, batch_of, layout_of
 if TYPE_CHECKING:
     from sciffusion.objective import Weight
     from sciffusion.process.gaussian import Target
-    from sciffusion.solver import Solver, Window
+    from sciffusion.solver import Rule, Solver, Window
 
-__all__ = ["LOG_SNR_RANGE", "FieldProcess", "Noised", "Process", "check_time", "levels_at"]
+__all__ = [
+    "LOG_SNR_RANGE",
+    "AffineProcess",
+    "FieldProcess",
+    "Noised",
+    "Process",
+    "check_time",
+    "levels_at",
+]
 
 LOG_SNR_RANGE = 20.0
 """Networks see the log-SNR clamped to plus or minus this."""
@@ -281,3 +289,35 @@ class FieldProcess(Process):
         ``base`` is the value at the step's first evaluation; ``x0`` holds the predictions, ``values`` the values at
         which they were made, both latest first: ``values[0]`` is where the run stands.
         """
+
+
+class AffineProcess(FieldProcess):
+    """A field process whose moves are affine rules: one that raises the noise, or None, and one for each stage."""
+
+    def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
+        rule: Rule | None = move[0]
+        return x if rule is None else self._apply(rule, x, (), (), layout, noise)
+
+    def advance(
+        self,
+        move: Any,
+        stage: int,
+        base: Tensor,
+        values: Sequence[Tensor],
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        return self._apply(move[1][stage], base, values, x0, layout, noise)
+
+    @abstractmethod
+    def _apply(
+        self,
+        rule: Rule,
+        base: Tensor,
+        values: Sequence[Tensor],
+        x0: Sequence[Tensor],
+        layout: Layout,
+        noise: Noise,
+    ) -> Tensor:
+        """Carry out a rule on the value at the step's first evaluation, and the evaluations, latest first."""

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
-from sciffusion.process.base import FieldProcess, levels_at
+from sciffusion.process.base import AffineProcess, levels_at
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Level, Number, Rule, Solver, Window, times
 from sciffusion.space import Euclidean, GaussianSpace, LinearSpace
@@ -42,7 +42,7 @@ Target = Literal["x0", "eps", "v", "flow", "score"]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Gaussian(FieldProcess):
+class Gaussian(AffineProcess):
     """Gaussian noising of one field by a schedule, in a space.
 
     In a space whose noise is not Gaussian (:class:`~sciffusion.space.StudentT`) all goes through as well, but for
@@ -209,24 +209,6 @@ class Gaussian(FieldProcess):
             lift = None if w.nodes[0] == w.start else levels[w.start].raised_to(nodes[0])
             moves.append((lift, solver.rules(nodes, [levels[t] for t in w.past], levels[w.end])))
         return moves
-
-    def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
-        rule: Rule | None = move[0]
-        if rule is None:
-            return x
-        return self._apply(rule, x, (), (), layout, noise)
-
-    def advance(
-        self,
-        move: Any,
-        stage: int,
-        base: Tensor,
-        values: Sequence[Tensor],
-        x0: Sequence[Tensor],
-        layout: Layout,
-        noise: Noise,
-    ) -> Tensor:
-        return self._apply(move[1][stage], base, values, x0, layout, noise)
 
     def _apply(
         self,

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
-from sciffusion.process.base import FieldProcess
+from sciffusion.process.base import AffineProcess
 from sciffusion.process.gaussian import Gaussian
 from sciffusion.schedule import Schedule
 from sciffusion.solver import Rule, Solver, Window, times
@@ -44,7 +44,7 @@ _IMAGES = 3
 
 @final
 @dataclass(frozen=True, eq=False)
-class Wrapped(FieldProcess):
+class Wrapped(AffineProcess):
     r"""Wrapped Gaussian noise on a torus; :math:`\sigma` in the units of its numbers.
 
     Predictions may be read and said as ``"x0"``, ``"eps"``, ``"flow"`` and ``"score"``; ``"v"`` is the same as
@@ -172,22 +172,6 @@ class Wrapped(FieldProcess):
 
     def compile(self, solver: Solver, windows: Sequence[Window]) -> list[Any]:
         return Gaussian(self.schedule).compile(solver, windows)
-
-    def lift(self, move: Any, x: Tensor, layout: Layout, noise: Noise) -> Tensor:
-        rule: Rule | None = move[0]
-        return x if rule is None else self._apply(rule, x, (), (), layout, noise)
-
-    def advance(
-        self,
-        move: Any,
-        stage: int,
-        base: Tensor,
-        values: Sequence[Tensor],
-        x0: Sequence[Tensor],
-        layout: Layout,
-        noise: Noise,
-    ) -> Tensor:
-        return self._apply(move[1][stage], base, values, x0, layout, noise)
 
     def _apply(
         self,
