@@ -6,14 +6,14 @@
 Test clips of 0.25 to 1 s are resampled to 4 kHz (``--rate``), so that all up to 0.9 of half of that is left; the models
 are told nothing else. ``band model`` has learnt just this (``audio.load("fsdd-band")``), ``model of clips`` is the one
 that also speaks, asked by posterior sampling (``audio.load("fsdd")``). ``one draw`` is what their ``super_resolve``
-does by default, at the temperature 0.5; ``posterior sample`` has the temperature 1; ``mean of 8`` is the sound of the
-mean log spectrum of eight draws. Against them: cubic splines and a sinc, which put nothing there, and ridge
-regressions, fitted on training clips (their strength on others of them): of the upper log-mels of a frame on the lower
-ones of five neighbouring frames, sounded as those of the model of clips, and of upper log-magnitudes on the lower ones
-of seven frames and their mean over the clip, sounded as those of the band model. ``right mel`` and ``right magnitudes``
-are those of the recording itself, sounded in these ways: what is lost however good they are. LSD: the root mean square
-over the frequencies above the cut-off, or over all, of the difference of log power above 1e-6, in dB. Intervals are 95
-% bootstrap ones over clips.
+does by default, at the temperature 0.5; ``posterior sample`` has the temperature 1, ``without noise`` 0; ``mean of 8``
+is the sound of the mean log spectrum of eight draws. Against them: cubic splines and a sinc, which put nothing there,
+and ridge regressions, fitted on training clips (their strength on others of them): of the upper log-mels of a frame on
+the lower ones of five neighbouring frames, sounded as those of the model of clips, and of upper log-magnitudes on the
+lower ones of seven frames and their mean over the clip, sounded as those of the band model. ``right mel`` and ``right
+magnitudes`` are those of the recording itself, sounded in these ways: what is lost however good they are. LSD: the root
+mean square over the frequencies above the cut-off, or over all, of the difference of log power above 1e-6, in dB.
+Intervals are 95 % bootstrap ones over clips.
 
 ``--choose`` measures settings of the band model instead, on test clips that are not among the ``--n`` measured ones.
 """
@@ -214,6 +214,7 @@ def main() -> None:
         own = {
             "one draw": {},
             "posterior sample": {"temperature": 1.0},
+            "without noise": {"temperature": 0.0},
             "mean of 8": {"draws": 8},
         }
         models = {"model of clips": model.super_resolve, "band model": band.super_resolve}

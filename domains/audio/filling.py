@@ -41,7 +41,7 @@ TOLERANCE = 0.05
 """The standard deviation with which given frames are observed, in units of the model."""
 
 LOUDEST = -8.0
-"""The log-SNR that draws with an observation begin at.
+"""The log-SNR that completions of given frames begin at.
 
 What an observation moves a prediction by is the network's derivative over alpha. Where a clip cannot be heard under the
 noise (alpha is 3e-4 at the first of the usual steps) the derivative is the network's error alone, and the quotient may
@@ -132,9 +132,8 @@ class Drawing:
         found = self.model.labels({k: v[::draws] for k, v in self.cond.items()})
         return {k: v for k, v in found.items() if (v != "").any()}
 
-    def run(self, denoiser: Denoiser, like: State, part: int = 0) -> State:
-        """Draw states like this one from noise. Raises ``RuntimeError`` where that diverges."""
-        start = float(denoiser.process.clock.time(torch.tensor(LOUDEST, dtype=torch.float64)))
+    def run(self, denoiser: Denoiser, like: State, part: int = 0, start: float = 1.0) -> State:
+        """Draw states like this one, from the noise of a time ``start``. Raises ``RuntimeError`` if that diverges."""
         mean = like.replace({k: torch.zeros_like(v) for k, v in like.items()})
         x = edit(self.sampler, denoiser, mean, start, self.noise(part)).x
         assert isinstance(x, State)
@@ -229,5 +228,6 @@ def _filled(
         assert isinstance(made, State)
     else:
         posterior = Posterior(denoiser, Mask(mask, "mel"), state, TOLERANCE, method)
-        made = drawing.run(posterior, state, part)
+        start = float(denoiser.process.clock.time(torch.tensor(LOUDEST, dtype=torch.float64)))
+        made = drawing.run(posterior, state, part, start)
     return torch.where(mask, x, made["mel"])
