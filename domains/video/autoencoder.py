@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -39,6 +39,8 @@ Memory = dict[nn.Module, Tensor]
 class CausalConfig:
     """An autoencoder of films of ``channels`` to ``latent`` channels.
 
+    Frames are first cut into squares of ``patch`` pixels a side, whose pixels become channels: the finest level, where
+    there is most to compute and least to decide, is left out (as in LTX-Video, HaCohen et al., 2024).
     ``widths`` are the channels of each level, from the finest to the coarsest; each has half the points of the one
     before on both axes. ``halves`` says of every level but the first whether it also has half the frames. ``blocks``
     residual blocks stand at every level.
@@ -49,9 +51,11 @@ class CausalConfig:
     widths: tuple[int, ...] = (16, 32, 64)
     halves: tuple[bool, ...] = (True, True)
     blocks: int = 1
+    patch: int = 1
 
     def __post_init__(self) -> None:
-        if not self.widths or min(*self.widths, self.latent, self.channels, self.blocks) < 1:
+        numbers = (self.latent, self.channels, self.blocks, self.patch)
+        if not self.widths or min(*self.widths, *numbers) < 1:
             raise ValueError("widths must name one level or more, and all numbers must be positive")
         if len(self.halves) != len(self.widths) - 1:
             raise ValueError(
@@ -61,7 +65,7 @@ class CausalConfig:
     @property
     def space(self) -> int:
         """By how much frames shrink on both axes."""
-        return int(2 ** len(self.halves))
+        return int(self.patch * 2 ** len(self.halves))
 
     @property
     def time(self) -> int:
@@ -142,7 +146,8 @@ class CausalAutoencoder(FilmCodec):
         super().__init__(config.latent)
         self.config, self.space, self.time = config, config.space, config.time
         widths, blocks, halves = config.widths, config.blocks, config.halves
-        down: list[nn.Module] = [_Frames(config.channels, widths[0])]
+        pixels = config.channels * config.patch**2
+        down: list[nn.Module] = [_Frames(pixels, widths[0])]
         for i, width in enumerate(widths):
             if i:
                 down.append(_Down(widths[i - 1], width, halves[i - 1]))
@@ -153,7 +158,7 @@ class CausalAutoencoder(FilmCodec):
             up += [_Block(widths[i]) for _ in range(blocks)]
             if i:
                 up.append(_Up(widths[i], widths[i - 1], halves[i - 1]))
-        up += [_Norm(widths[0]), _Frames(widths[0], config.channels)]
+        up += [_Norm(widths[0]), _Frames(widths[0], pixels)]
         self.encoder, self.decoder = nn.ModuleList(down), nn.ModuleList(up)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,12 +173,20 @@ class CausalAutoencoder(FilmCodec):
         self.frames(x.shape[2])
         h, w, by = *x.shape[3:], self.config.space
         x = F.pad(x, (0, -w % by, 0, -h % by, 0, 0), mode="replicate")
+        x = _each(x, lambda frames: F.pixel_unshuffle(frames, self.config.patch))
         mean, spread = _run(self.encoder, 2 * x - 1, {}).chunk(2, 1)
         return mean, spread.clamp(-20, 10).exp()
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """Films, about 0 to 1, whose sides are multiples of the factor."""
-        return (_run(self.decoder, z, {}) + 1) / 2
+        return self._decoded(z, {})
+
+    def _decoded(self, z: Tensor, memory: Memory) -> Tensor:
+        x = _each(
+            _run(self.decoder, z, memory),
+            lambda frames: F.pixel_shuffle(frames, self.config.patch),
+        )
+        return (x + 1) / 2
 
     def stream(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decode what :meth:`encode` returns part by part, (B, latent, T', H', W') each.
@@ -183,7 +196,7 @@ class CausalAutoencoder(FilmCodec):
         """
         memory: Memory = {}
         for z in parts:
-            yield (_run(self.decoder, self.affine.inverse(z), memory) + 1) / 2
+            yield self._decoded(self.affine.inverse(z), memory)
 
     def save(self, path: str | Path, info: dict[str, Any] | None = None) -> Path:
         """Write weights and settings to one safetensors file, weights rounded to float16."""
@@ -206,6 +219,12 @@ def _run(layers: nn.ModuleList, x: Tensor, memory: Memory) -> Tensor:
     return x
 
 
+def _each(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A change of single frames (B, C, H, W), of a film (B, C, T, H, W)."""
+    frames = change(x.transpose(1, 2).flatten(0, 1))
+    return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+
+
 @final
 class _Frames(nn.Module):
     """A convolution of 3 x 3 within frames, zeros beyond the edges."""
@@ -215,8 +234,7 @@ class _Frames(nn.Module):
         self.conv = Conv(a, b, 2, stride=stride)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        frames = self.conv(x.transpose(1, 2).flatten(0, 1), Zeros())
-        return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+        return _each(x, lambda frames: self.conv(frames, Zeros()))
 
 
 @final
@@ -252,8 +270,7 @@ class _Norm(nn.Module):
         self.norm = nn.GroupNorm(math.gcd(width, 8), width)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        frames = F.silu(self.norm(x.transpose(1, 2).flatten(0, 1)))
-        return frames.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+        return _each(x, lambda frames: F.silu(self.norm(frames)))
 
 
 @final

@@ -18,6 +18,7 @@ CONFIGS = [
     CausalConfig(latent=3, widths=(4, 8, 8), halves=(True, True)),
     CausalConfig(latent=2, widths=(4, 8), halves=(False,), blocks=2),
     CausalConfig(latent=2, widths=(4, 4, 8), halves=(False, True)),
+    CausalConfig(latent=3, widths=(4, 8), halves=(True,), patch=2),
 ]
 
 
@@ -110,6 +111,8 @@ def test_untrained_it_sees_every_frame_by_itself_where_time_is_not_halved() -> N
 def test_its_ratio_counts_numbers() -> None:
     config = CausalConfig(1, 2, (4, 4, 4, 4), (True, True, True))
     assert (config.space, config.time, config.ratio) == (8, 8, 256.0)
+    patched = CausalConfig(1, 8, (4, 4, 4), (True, True), patch=2)
+    assert (patched.space, patched.time, patched.ratio) == (8, 4, 32.0)
     assert [CausalAutoencoder(config).frames(n) for n in (1, 9, 17)] == [1, 2, 3]
 
 
