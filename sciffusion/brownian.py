@@ -63,6 +63,8 @@ class BrownianPath:
 
     def _normal(self, place: int) -> Tensor:
         """The normal numbers of one dyadic point, from a seed that no other point has."""
-        words = np.random.SeedSequence((self.seed, self.key, place)).generate_state(1, np.uint64)
+        words = np.random.SeedSequence((self.seed % 2**64, self.key, place)).generate_state(
+            1, np.uint64
+        )
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         return torch.randn(self.shape, generator=generator, dtype=self.dtype)

@@ -25,7 +25,7 @@ __all__ = ["Noise", "sample_seeds"]
 def sample_seeds(seed: int, n: int) -> list[int]:
     """Derive ``n`` seeds, one per sample, from one: the i-th depends on (seed, i) alone, never on ``n``."""
     return [
-        int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> 1)
+        int(np.random.SeedSequence((seed % 2**64, i)).generate_state(1, np.uint64)[0] >> 1)
         for i in range(n)
     ]
 
@@ -73,7 +73,8 @@ class Noise:
     Gaussian then scatter ``temperature`` times as far about the same mean, by any solver; others lie nearer to the bulk
     of their law, and at 0 there is one sample.
 
-    Raises ``ValueError`` for a negative temperature, and when the number of seeds differs from the batch.
+    Raises ``ValueError`` for a negative temperature, for what is no seed of 64 bits, and when the number of seeds
+    differs from the batch.
     """
 
     def __init__(
@@ -84,7 +85,14 @@ class Noise:
         self.temperature = temperature
         self.per_sample = not isinstance(seed, int | np.integer)
         self.brownian = brownian
-        seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
+        try:
+            seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
+        except TypeError:
+            raise ValueError(
+                f"seed must be one integer, or one for each sample, got {seed!r}"
+            ) from None
+        if not all(-(2**63) <= s < 2**64 for s in seeds):
+            raise ValueError(f"seed must fit into 64 bits, got {seed}")
         if not seeds:
             raise ValueError("seed is an empty sequence; give one integer, or one per sample")
         self._streams: Sequence[_Stream | _Increment] = [_Stream(s) for s in seeds]

@@ -158,6 +158,18 @@ def test_the_temperature_scales_how_far_samples_of_a_gaussian_scatter(
     assert float((hot - cold).std()) > 0.3
 
 
+def test_what_is_no_seed_is_refused_and_a_negative_one_serves_everywhere() -> None:
+    for wrong in (1.5, torch.tensor(3)):
+        with pytest.raises(ValueError, match="seed must be one integer, or one for each sample"):
+            Noise(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seed must fit into 64 bits"):
+        Noise([1, 2**70])
+    x, layout = torch.zeros(2, 3), Dense(2)
+    one, other = (Noise(s, brownian=True).between(0.9, 0.5).normal(x, layout) for s in (-1, 1))
+    assert not torch.equal(one, other)
+    assert len(set(sample_seeds(-1, 3) + sample_seeds(1, 3))) == 6
+
+
 def test_uniform_numbers_have_no_temperature() -> None:
     x, layout = torch.zeros(3, 8), Dense(3)
     cold, plain = Noise(5, temperature=0.0), Noise(5)
