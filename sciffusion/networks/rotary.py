@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 __all__ = ["Rotary", "rotate"]
 
-SLOWEST = 100.0  # an open axis turns by one radian in 1 to 100 tokens
-FASTEST = 64  # a circle is turned around up to 64 times
+_SLOWEST = 100.0  # an open axis turns by one radian in 1 to 100 tokens
+_FASTEST = 64  # a circle is turned around up to 64 times
 
 
 @final
@@ -55,7 +55,7 @@ class Rotary(nn.Module):
             if self.circular[axis]:
                 speed = 2 * math.pi / size * self.turns.to(at.dtype)
             else:
-                speed = SLOWEST ** -(
+                speed = _SLOWEST ** -(
                     torch.arange(self.pairs, dtype=at.dtype, device=at.device) / self.pairs
                 )
             here = [n if i == axis else 1 for i, n in enumerate(shape)]
@@ -78,6 +78,6 @@ def _integers(n: int) -> list[int]:
     """n rising integers from 1, as geometric as integers can be."""
     found: list[int] = []
     for i in range(n):
-        wanted = round(FASTEST ** (i / max(n - 1, 1)))
+        wanted = round(_FASTEST ** (i / max(n - 1, 1)))
         found.append(max(wanted, found[-1] + 1 if found else 1))
     return found

@@ -15,10 +15,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Uncertainty"]
+from sciffusion.process.base import LOG_SNR_RANGE
 
-_RANGE = 20.0
-"""The log-SNR is clamped to plus or minus this, as networks see it."""
+__all__ = ["Uncertainty"]
 
 
 @final
@@ -49,7 +48,8 @@ class Uncertainty(nn.Module):
         """u at these log-SNRs, of their shape. Raises ``ValueError`` for a field that it does not have."""
         if name not in self.fields:
             raise ValueError(f"Uncertainty has the fields {list(self.fields)}, not {name!r}")
-        phase = (log_snr.double().clamp(-_RANGE, _RANGE) + _RANGE) * (math.pi / (2 * _RANGE))
+        level = log_snr.double().clamp(-LOG_SNR_RANGE, LOG_SNR_RANGE)
+        phase = (level + LOG_SNR_RANGE) * (math.pi / (2 * LOG_SNR_RANGE))
         basis = torch.cos(phase[..., None] * torch.arange(self.terms, device=phase.device))
         i = self.fields.index(name) * self.terms
         series = self.series[i : i + self.terms]

@@ -21,7 +21,7 @@ from sciffusion.testing.claims import claim
 
 __all__ = ["check_solver", "gaussian_moments", "measured_order"]
 
-SCHEDULES: tuple[Schedule, ...] = (RectifiedFlow(), VP(), Cosine(), VE(), TrigFlow())
+_SCHEDULES: tuple[Schedule, ...] = (RectifiedFlow(), VP(), Cosine(), VE(), TrigFlow())
 
 
 def gaussian_moments(
@@ -127,7 +127,7 @@ def check_solver(
     """
     claim(solver.order >= 1 and solver.history >= 0 and solver.evaluations >= 1, "declared numbers")
     draws = False
-    for schedule in SCHEDULES:
+    for schedule in _SCHEDULES:
         process = Gaussian(schedule)
         for start in (1.0, 0.5, 1e-3):
             for n in sorted({max(n, solver.fewest) for n in steps}):
