@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PICTURES", "picture", "read", "write"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_DEEP = ("I", "F")  # how the modes of 16- and 32-bit pixels begin; Pillow cuts these off at 255
 
 
 def read(path: str | Path, *, grey: bool | None = None) -> Images:
@@ -31,7 +32,8 @@ def read(path: str | Path, *, grey: bool | None = None) -> Images:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: no picture, one that cannot be read, sizes that differ, or an ``.npz`` of something else.
+        ValueError: no picture, one that cannot be read, sizes that differ, pixels of more than 8 bits, or an ``.npz``
+            of something else.
     """
     path = Path(path)
     if path.is_dir():
@@ -131,9 +133,15 @@ def _stack(files: list[Path], grey: bool | None) -> Tensor:
             with pillow.open(path) as opened:
                 opened.load()
                 plain = opened.mode in ("1", "L")
+                deep = opened.mode if opened.mode.startswith(_DEEP) else None
                 found.append((plain, np.array(opened.convert("L" if plain else "RGB"))))
         except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
             raise ValueError(f"{path} is not a readable picture: {error}") from error
+        if deep is not None:
+            raise ValueError(
+                f"{path} has more than 8 bits a pixel (Pillow's mode {deep}), whose scale nobody can know: read it as "
+                "an array, scale it to 0 to 1, and give it to Images.of"
+            )
     sizes = {image.shape[:2] for _, image in found}
     if len(sizes) > 1:
         first = next(

@@ -154,3 +154,10 @@ def test_a_notebook_shows_images_and_a_figure_their_classes() -> None:
     assert [s.get_geometry()[:2] for s in specs if s is not None] == [(3, 2)] * 6
     with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
         bars(1).plot(columns=0)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("deep.png", "uint16"), ("deep.tif", "float32")])
+def test_deep_pixels_are_refused_and_not_cut_off(tmp_path: Path, name: str, kind: str) -> None:
+    Image.fromarray(np.array([[0, 40000]], kind)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} has more than 8 bits a pixel.*Images.of"):
+        Images.read(tmp_path / name)
