@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
 from sciffusion.layout import Masked
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.progress import track
@@ -39,7 +40,7 @@ SAMPLING = SamplingConfig(steps=14, shift=3.0, scale=1.5, high=0.0)
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AudioModel:
     """A trained model of clips.
 
@@ -87,6 +88,9 @@ class AudioModel:
             raise ValueError(
                 f"listener makes vectors of {self.listener.size} numbers, but the network takes {self.config.reference}"
             )
+
+    def __repr__(self) -> str:
+        return described(self, self.denoiser, f"{self.config.mel.rate} Hz", asked=self.attributes)
 
     @property
     def attributes(self) -> tuple[str, ...]:

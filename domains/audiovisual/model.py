@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sciffusion.codec import Affine
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
 from sciffusion.guidance import Autoguidance
 from sciffusion.inverse import Apart, KnownFields
 from sciffusion.noise import Noise, sample_seeds
@@ -40,7 +41,7 @@ SAMPLING = SamplingConfig(steps=20, shift=2.0, scale=2.0)
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SceneModel:
     """A trained model of scenes.
 
@@ -55,6 +56,11 @@ class SceneModel:
     affines: Mapping[str, Affine]
     sampling: SamplingConfig = SAMPLING
     info: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return described(
+            self, self.denoiser, " x ".join(map(str, self.config.shape)), asked=self.attributes
+        )
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -65,6 +65,12 @@ class ControlledNet(nn.Module):
         hint = (cond or {}).get("edges")
         if hint is None:
             raise ValueError("cond has no entry for 'edges', zeros where none are known")
+        size = tuple(-(-n // self.factor) for n in hint.shape[-2:])
+        if size != tuple(x.shape[-2:]):
+            wanted = " x ".join(str(self.factor * n) for n in x.shape[-2:])
+            raise ValueError(
+                f"edges must be {wanted} pixels, as the images are, got {' x '.join(map(str, hint.shape[-2:]))}"
+            )
         seen, embedding = self.base.prepare(x, log_snr, cond)
         hint = fold(hint.to(seen), self.factor * self.base.fold)
         hint = hint.expand(len(seen), *hint.shape[1:])

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sciffusion.codec import Codec
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
+from sciffusion.errors import did_you_mean
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler
 from sciffusion.sampling import Condition, Given, Guidance, SamplingConfig
@@ -32,7 +34,7 @@ __all__ = ["ImageModel"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageModel:
     """A trained model of images.
 
@@ -57,6 +59,11 @@ class ImageModel:
     restore = verbs.restore
     interpolate = verbs.interpolate
     classify = classify
+
+    def __repr__(self) -> str:
+        return described(
+            self, self.denoiser, " x ".join(map(str, self.config.size)), asked=self.attributes
+        )
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -130,6 +137,12 @@ class ImageModel:
         config = self.config
         apart = {*self.attributes, config.control} - set(config.attributes)
         labels = {k: v for k, v in given.items() if k not in apart}
+        for name in set(labels) - set(config.attributes):
+            known = [k for k in (*self.attributes, config.control) if k]
+            hint = did_you_mean(name, known)
+            raise ValueError(
+                f"given names {name!r}, but this model knows {', '.join(known) or 'no attribute'}. {hint}".rstrip()
+            )
         cond = config.asked.condition(labels, n)
         if config.text is not None:
             cond |= config.text.condition(given.get("text"), n)
@@ -172,6 +185,9 @@ class ImageModel:
             )
         if len(hint) not in (1, n):
             raise ValueError(f"edges hold {len(hint)} pictures for {n} images")
+        low, high = hint.aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"edges run from 0 to 1, got {float(low):.4g} to {float(high):.4g}")
         return hint.expand(n, *hint.shape[1:]).float()
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:

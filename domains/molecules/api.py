@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sciffusion.config import load as load_config
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
 from sciffusion.errors import did_you_mean
 from sciffusion.grid import Power
 from sciffusion.guidance import CFG
@@ -67,7 +68,7 @@ class SamplingConfig:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MoleculeModel:
     """A trained molecular model.
 
@@ -81,6 +82,9 @@ class MoleculeModel:
     sampling: SamplingConfig = SamplingConfig()
     normaliser: Normaliser | None = None
     info: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return described(self, self.denoiser, asked=self.attributes)
 
     @property
     def attributes(self) -> tuple[str, ...]:

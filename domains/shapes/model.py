@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.progress import track
 from sciffusion.samplers import Sampler
@@ -29,7 +30,7 @@ __all__ = ["ShapeModel"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShapeModel:
     """A trained model of shapes.
 
@@ -47,6 +48,9 @@ class ShapeModel:
 
     complete = verbs.complete
     interpolate = verbs.interpolate
+
+    def __repr__(self) -> str:
+        return described(self, self.denoiser, asked=self.attributes)
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.described import described
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.pixels import to_floats
@@ -36,7 +37,7 @@ _LABELS = 8
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VideoModel:
     """A trained model of films.
 
@@ -57,6 +58,11 @@ class VideoModel:
     extend = verbs.extend
     interpolate_time = verbs.interpolate_time
     inpaint = verbs.inpaint
+
+    def __repr__(self) -> str:
+        return described(
+            self, self.denoiser, " x ".join(map(str, self.config.shape)), asked=self.attributes
+        )
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sciffusion.config import to_dict
+from sciffusion.described import described
 from sciffusion.grid import FlowTime, Karras
 from sciffusion.noise import Noise
 from sciffusion.samplers import Multistep, Sampler
@@ -57,7 +58,7 @@ class SamplingConfig:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WeatherModel:
     """Network, head and frame together: encoded states in, encoded states out.
 
@@ -77,6 +78,9 @@ class WeatherModel:
     sample = verbs.sample
     assimilate = analysis.analyse
     extremes = rare.extremes
+
+    def __repr__(self) -> str:
+        return described(self, self.module)
 
     @property
     def config(self) -> ModelConfig:

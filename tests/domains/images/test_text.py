@@ -135,6 +135,15 @@ def test_texts_that_cannot_be_read_are_refused(
         models["patches"].sample(3, given={"text": text}, steps=1)
 
 
+def test_a_model_of_texts_says_that_it_knows_no_other_attribute(
+    models: dict[str, ImageModel],
+) -> None:
+    with pytest.raises(
+        ValueError, match="given names 'texts', but this model knows text. Did you mean 'text'?"
+    ):
+        models["patches"].sample(1, given={"texts": "a bar"}, steps=1)
+
+
 def test_a_model_without_texts_knows_none() -> None:
     config = ModelConfig(network=NETWORKS["patches"], size=(6, 6), classes=(("a",),))
     model = ImageModel(config, config.denoiser(), config.codec_module())
