@@ -44,6 +44,10 @@ class Clip:
 
     def __post_init__(self) -> None:
         x = self.samples
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"samples must be a tensor, got {type(x).__name__}: Clip.of takes arrays"
+            )
         if x.ndim != 2 or not x.numel() or not x.is_floating_point():
             raise ValueError(
                 f"samples must be floating (channels, N) with at least one sample, got {x.dtype} {tuple(x.shape)}"
@@ -299,6 +303,6 @@ class Clips(Sequence[Clip]):
 
 def _rate(rate: float) -> int:
     """A rate as an integer."""
-    if isinstance(rate, bool) or not float(rate).is_integer() or rate < 1:
+    if isinstance(rate, bool | str | None) or not float(rate).is_integer() or rate < 1:
         raise ValueError(f"rate must be a positive integer, samples a second, got {rate}")
     return int(rate)

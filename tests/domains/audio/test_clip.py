@@ -90,7 +90,12 @@ def test_what_is_no_sound_is_refused(array: np.ndarray, message: str) -> None:
         Clip.of(array, 8000)
 
 
-@pytest.mark.parametrize("rate", [0, -8000, 8000.5, True, math.inf])
+def test_an_array_is_refused_where_a_tensor_belongs() -> None:
+    with pytest.raises(ValueError, match="got ndarray: Clip.of takes arrays"):
+        Clip(np.zeros((1, 8)), 8000)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 8000.5, True, math.inf, "8000", None])
 def test_a_rate_must_be_a_positive_integer(rate: int) -> None:
     with pytest.raises(ValueError, match="rate must be a positive integer"):
         Clip.of(np.ones(5), rate)
