@@ -228,6 +228,6 @@ def _filled(
         assert isinstance(made, State)
     else:
         posterior = Posterior(denoiser, Mask(mask, "mel"), state, TOLERANCE, method)
-        start = float(denoiser.process.clock.time(torch.tensor(LOUDEST, dtype=torch.float64)))
-        made = drawing.run(posterior, state, part, start)
+        begin = float(denoiser.process.clock.time(torch.tensor(LOUDEST, dtype=torch.float64)))
+        made = drawing.run(posterior, state, part, begin)
     return torch.where(mask, x, made["mel"])
