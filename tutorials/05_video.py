@@ -344,7 +344,8 @@ for name, those in (("asked", scenes), ("two_models", halves), ("open", free)):
 
 # %% [markdown]
 # A sound to a film that is there: a film of this lesson, dark for the first half second. And a film
-# to a sound that is there: a voice of another model, that of the lesson on sound.
+# to a sound that is there: a voice of another model, that of the lesson on sound. Which digit it is,
+# the model finds out by itself: it asks which one explains best what is there.
 
 # %%
 rate = talking.config.rate
