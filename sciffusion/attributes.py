@@ -56,12 +56,7 @@ class Attributes:
 
         Raises ``ValueError`` for an attribute or a value that is not known.
         """
-        if attribute not in self.names:
-            known = ", ".join(self.names) or "no attribute"
-            raise ValueError(
-                f"given names {attribute!r}, but this model knows {known}. "
-                f"{did_you_mean(attribute, self.names)}".rstrip()
-            )
+        self.require(attribute)
         classes = self.classes[self.names.index(attribute)]
         if value is None:
             return len(classes)
@@ -77,14 +72,29 @@ class Attributes:
             f"{did_you_mean(str(value), classes)}".rstrip()
         )
 
-    def condition(self, given: Mapping[str, object], n: int) -> dict[str, Tensor]:
+    def require(self, name: str, also: Sequence[str] = ()) -> None:
+        """Raise ``ValueError`` for a name that is no attribute, nor among what ``also`` may be given to a model."""
+        known = (*self.names, *also)
+        if name not in known:
+            raise ValueError(
+                f"given names {name!r}, but this model knows {', '.join(known) or 'no attribute'}. "
+                f"{did_you_mean(name, known)}".rstrip()
+            )
+
+    def condition(
+        self, given: Mapping[str, object], n: int, also: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
         """What is asked of n samples: of each attribute one value for all, or one for each; what is not named is open.
+
+        ``also`` are other names that ``given`` may hold, whose values somebody else reads.
 
         Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
         """
         cond = {k: torch.full((n,), size) for k, size in self.sizes.items()}
         for name, value in given.items():
-            self.index(name, None)  # an unknown name comes before a wrong number of values
+            self.require(name, also)  # an unknown name comes before a wrong number of values
+            if name not in self.names:
+                continue
             single = value is None or isinstance(value, str | int | float | np.generic)
             values = [value] * n if single else list(value)  # type: ignore[call-overload]
             if len(values) != n:

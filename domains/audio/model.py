@@ -173,11 +173,12 @@ class AudioModel:
         For the arguments and errors see :meth:`sample`.
         """
         config = self.config
-        apart = {"text", "text_mask", "reference"}
-        for name in given.keys() & apart:
+        for name in given.keys() & {"text", "text_mask", "reference"}:
             if not (config.reference if name == "reference" else config.text):
                 raise ValueError(f"given holds {name}, but this model was trained without")
-        cond = config.asked.condition({k: v for k, v in given.items() if k not in apart}, n)
+        also = [k for k in self.attributes if k not in config.attributes]
+        told = {k: v for k, v in given.items() if k != "text_mask"}
+        cond = config.asked.condition(told, n, also)
         if config.text:
             cond |= asking.read(given.get("text"), given.get("text_mask"), n, config.text)
         if config.reference:

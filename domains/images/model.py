@@ -14,7 +14,6 @@ from torch import Tensor
 from sciffusion.codec import Codec
 from sciffusion.denoiser import Denoiser, Preconditioned
 from sciffusion.described import described
-from sciffusion.errors import did_you_mean
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler
 from sciffusion.sampling import Condition, Given, Guidance, SamplingConfig
@@ -135,15 +134,8 @@ class ImageModel:
         Raises ``ValueError`` for an attribute, a value or a number of values that do not fit.
         """
         config = self.config
-        apart = {*self.attributes, config.control} - set(config.attributes)
-        labels = {k: v for k, v in given.items() if k not in apart}
-        for name in set(labels) - set(config.attributes):
-            known = [k for k in (*self.attributes, config.control) if k]
-            hint = did_you_mean(name, known)
-            raise ValueError(
-                f"given names {name!r}, but this model knows {', '.join(known) or 'no attribute'}. {hint}".rstrip()
-            )
-        cond = config.asked.condition(labels, n)
+        also = [k for k in (*self.attributes, config.control) if k and k not in config.attributes]
+        cond = config.asked.condition(given, n, also)
         if config.text is not None:
             cond |= config.text.condition(given.get("text"), n)
         if config.reference:

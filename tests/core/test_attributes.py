@@ -67,3 +67,13 @@ def test_classes_are_found_in_the_labels_and_rows_name_them() -> None:
         ValueError, match="names 'accent'; labels of the data: digit, speaker, take"
     ):
         Attributes(("accent",)).found(labels)
+
+
+def test_what_a_model_may_be_told_besides_is_named_and_not_read() -> None:
+    asked = Attributes(("digit",), (("0", "1"),))
+    cond = asked.condition({"digit": 1, "text": "a voice"}, 2, ("text",))
+    assert {k: v.tolist() for k, v in cond.items()} == {"digit": [1, 1]}
+    with pytest.raises(ValueError, match=r"'texts', but this model knows text\. Did you mean"):
+        Attributes().condition({"texts": "a voice"}, 1, ("text",))
+    with pytest.raises(ValueError, match="'text', but this model knows digit"):
+        asked.condition({"text": "a voice"}, 1)
