@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sciffusion.denoiser import Preconditioned
+from sciffusion.described import described
 from sciffusion.layout import Masked
 from sciffusion.networks import NoiseLevel
 from sciffusion.networks.modulation import Modulation, modulated
@@ -197,7 +198,7 @@ class _Block(nn.Module):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BandExtender:
     """A trained model of the frequencies above a cut-off, given those below.
 
@@ -213,6 +214,9 @@ class BandExtender:
 
     attributes = ("clip", "cutoff")
     """What :meth:`sample` is asked by."""
+
+    def __repr__(self) -> str:
+        return described(self, self.denoiser, f"{self.config.rate} Hz", asked=self.attributes)
 
     def super_resolve(
         self,

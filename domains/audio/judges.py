@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sciffusion.described import described
 from sciffusion.training import ModelFile, write_model
 
 from .clip import Clip
@@ -123,7 +124,7 @@ class Verdict:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Judge:
     """A trained judge.
 
@@ -136,6 +137,9 @@ class Judge:
     net: JudgeNet
     held_out: Mapping[str, float]
     clips_held_out: int
+
+    def __repr__(self) -> str:
+        return described(self, self.net, self.name, *self.config.attributes)
 
     @torch.no_grad()
     def __call__(self, clips: Sequence[Clip], batch_size: int = 64) -> Verdict:

@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from sciffusion.described import described
 from sciffusion.training import ModelFile, write_model
 
 from .mel import MelConfig
@@ -99,7 +100,7 @@ class _Block(nn.Module):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Vocoder(Recovery):
     """A trained network and as many ``iterations`` of Griffin-Lim as a recovery; deterministic, each clip by itself.
 
@@ -111,6 +112,9 @@ class Vocoder(Recovery):
 
     def __post_init__(self) -> None:
         self.config.require_same(self.net.config.mel, "net")
+
+    def __repr__(self) -> str:
+        return described(self, self.net, f"{self.config.rate} Hz")
 
     @torch.no_grad()
     def magnitude(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -39,3 +39,8 @@ def test_notes_are_played_on_the_instrument_asked_for() -> None:
     wanted = ["flute", "harp", "cello", "oboe"]
     clips = audio.load("notes").sample(4, {"instrument": wanted, "pitch": 69}, seed=0)
     assert heard(clips, "instrument", "notes", wanted) >= 0.75
+
+
+def test_judge_and_vocoder_are_shown_in_a_line() -> None:
+    assert repr(Judge.load("fsdd")) == "Judge(fsdd, digit, speaker, 99,840 parameters)"
+    assert repr(audio.Vocoder.load("fsdd")) == "Vocoder(8000 Hz, 1,256,513 parameters)"
