@@ -7,7 +7,7 @@ rivals that know no more than what is local.
 
 * walk: a chain with bonds of 3.8 angstrom whose bond angles and dihedrals, in pairs, are drawn from the training
   data: all local geometry is right, and nothing holds it together.
-* Gaussian: the random walk that the model's noise is, with bonds as long as real ones on average.
+* Gaussian: a random walk with bonds as long as real ones on average.
 
 Distances of shapes (1-NNA, coverage, MMD) are those of 40 points of 100 chains against one half of the test chains, and
 beside them stands the other half. ``bonds`` is the share of neighbours within 0.2 of 3.8 angstrom, ``radius`` the mean
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--model", default="runs/traces/model.safetensors", help="its file")
     parser.add_argument("--other", action="append", default=[], help="NAME=FILE of another one")
     parser.add_argument("-n", type=int, default=120)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, help="of the sampler; else the model's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/shapes_proteins.json"))
     args = parser.parse_args()
@@ -190,7 +190,7 @@ def main() -> None:
         for whose, row in ((name, report), ("real", report.ceiling)):
             found[whose] |= {k: (row[k].value, row[k].low, row[k].high) for k in DISTANCES}
         print(name, found[name], flush=True)
-    settings = {"n": args.n, "steps": args.steps, "seed": seed}
+    settings = {"n": args.n, "steps": args.steps or model.sampling.steps, "seed": seed}
     write(args.out, settings, found)
     picture({"model": ours, "walk": kinds["walk"], "real": test}, args.out.with_suffix(".png"))
     trained = model.info or {}

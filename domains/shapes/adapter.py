@@ -2,8 +2,8 @@
 
 A batch is a state with one field, ``points`` (B, N, 3), padded under a mask, in units of the training data's standard
 deviation. It lives on the subspace of zero centre of mass, as its noise does: where a shape lies in space is nothing
-that a model could learn. The noise of chains is a random walk whose steps are as long as those of the data
-(:class:`~sciffusion.space.Chain`): neighbours stay neighbours at every noise level.
+that a model could learn. Chains have this noise, too, though that of a random walk would keep neighbours neighbours: in
+the norm of a walk only the steps count, and where far parts of a chain lie is told at its last noise levels alone.
 
 A condition is a mapping with one entry for each attribute of the data (``label``, or any other): the number of its
 class, (B,), or the number of classes where the attribute is left open.
@@ -23,7 +23,7 @@ from sciffusion.layout import Masked
 from sciffusion.process import Gaussian, Joint
 from sciffusion.sampling import SamplingConfig
 from sciffusion.schedule.named import SCHEDULES
-from sciffusion.space import Chain, ZeroCoM
+from sciffusion.space import ZeroCoM
 from sciffusion.state import State
 
 from .networks import SetTransformer, SetTransformerConfig
@@ -70,8 +70,7 @@ class ModelConfig:
 
     def process(self) -> Joint:
         """The forward process."""
-        space = Chain(self.bond or 1.0) if self.network.chain else ZeroCoM()
-        return Joint({"points": Gaussian(SCHEDULES[self.schedule], space)})
+        return Joint({"points": Gaussian(SCHEDULES[self.schedule], ZeroCoM())})
 
     def denoiser(self) -> Preconditioned:
         """Network and process as a denoiser, freshly initialised; what it noises has unit variance."""

@@ -16,7 +16,7 @@ from sciffusion.networks.modulation import Modulation, modulated
 from sciffusion.networks.rotary import Rotary
 from sciffusion.state import State
 
-from .chains import Neighbours, Steps
+from .chains import Moves, Neighbours, SpatialBlock
 
 __all__ = ["SetTransformer", "SetTransformerConfig"]
 
@@ -69,13 +69,13 @@ class SetTransformer(nn.Module):
         told = self.near.width if self.near is not None else 0
         self.inner = nn.Linear(3 * (1 + config.fourier) + told, width)
         hidden = round(config.expansion * width)
+        kind = Block if self.near is None else SpatialBlock
         self.blocks = nn.ModuleList(
-            Block(width, config.heads, hidden, embedding) for _ in range(config.depth)
+            kind(width, config.heads, hidden, embedding) for _ in range(config.depth)
         )
         self.modulation = Modulation(embedding, width, 2)
-        self.outer: nn.Linear | Steps = (
-            nn.Linear(width, 3) if self.near is None else Steps(width, self.near.vectors, bond)
-        )
+        known = 0 if self.near is None else self.near.vectors + config.depth * config.heads
+        self.outer = Moves(width, known) if known else nn.Linear(width, 3)
 
     def forward(
         self,
@@ -103,15 +103,18 @@ class SetTransformer(nn.Module):
             embedding = embedding + table(cond[name].expand(x.batch))
         mask = layout.mask if isinstance(layout, Masked) else None
         told = [points, self.fourier(points).to(points.dtype).flatten(2)]
-        rotation, vectors = None, None
-        if self.near is not None and self.rotary is not None:
-            features, vectors = self.near(points, layout.points(points))
-            told.append(features)
-            places = torch.arange(points.shape[1], device=points.device, dtype=torch.float32)
-            rotation = self.rotary([places], [1.0])
-        h = self.inner(torch.cat(told, -1))
+        if self.near is None or self.rotary is None:
+            h = self.inner(torch.cat(told, -1))
+            for block in self.blocks:
+                h = block(h, embedding, None, mask, None, None)
+            out = self.outer(modulated(h, *self.modulation(embedding)))
+            return {"points": layout.clean(out)}
+        features, known = self.near(points, layout.points(points))
+        places = torch.arange(points.shape[1], device=points.device, dtype=torch.float32)
+        rotation = self.rotary([places], [1.0])
+        h, vectors = self.inner(torch.cat((*told, features), -1)), [known]
         for block in self.blocks:
-            h = block(h, embedding, rotation, mask, None, None)
-        h = modulated(h, *self.modulation(embedding))
-        out = self.outer(h) if vectors is None else self.outer(h, vectors)
+            h, ways = block(h, points, embedding, rotation, mask)
+            vectors.append(ways)
+        out = self.outer(modulated(h, *self.modulation(embedding)), torch.cat(vectors, 2))
         return {"points": layout.clean(out)}

@@ -1,4 +1,4 @@
-"""Chains: points whose order means something, told of their neighbours and put together from steps."""
+"""Chains: points whose order means something, told of their neighbours along the chain and in space."""
 
 from dataclasses import replace
 
@@ -8,8 +8,7 @@ import torch
 
 from sciffusion.domains.shapes import ShapeModel, Shapes, ShapeTask, recipe
 from sciffusion.domains.shapes.adapter import shape_state
-from sciffusion.domains.shapes.chains import Neighbours, Steps
-from sciffusion.space import Chain
+from sciffusion.domains.shapes.chains import Moves, Neighbours, SpatialBlock
 from tests.domains.shapes.small import settings
 
 
@@ -35,15 +34,14 @@ def model(task: ShapeTask) -> ShapeModel:
     denoiser = task.model()
     with torch.no_grad():
         for i, p in enumerate(denoiser.parameters()):
-            p.copy_(0.08 * randn(*p.shape, seed=i))
+            p.copy_(0.05 * randn(*p.shape, seed=i))
     return ShapeModel(task.config.model, denoiser.eval())
 
 
-def test_steps_are_measured_and_the_noise_is_a_walk_of_such_steps(task: ShapeTask) -> None:
+def test_steps_are_measured(task: ShapeTask) -> None:
     config = task.config.model
     assert config.scale is not None and config.bond is not None
     assert config.bond * config.scale == pytest.approx(0.5, rel=0.1)
-    assert config.process().field("points").space == Chain(config.bond)
 
 
 def test_chains_may_not_be_thinned(task: ShapeTask) -> None:
@@ -94,12 +92,59 @@ def test_ways_end_with_the_chain() -> None:
     torch.testing.assert_close(vectors[0, 2, 5], (x[0, 5] - x[0, 2]) / 3**0.5)
 
 
-def test_points_are_the_sums_of_their_steps() -> None:
-    steps, vectors = Steps(4, 2, 0.5), randn(1, 5, 2, 3)
-    assert not steps(randn(1, 5, 4), vectors).any()
-    torch.nn.init.ones_(steps.weights.bias)
-    made = steps(torch.zeros(1, 5, 4), vectors)
-    torch.testing.assert_close(made.diff(dim=1), 0.5 * vectors.sum(2)[:, :-1])
+def test_points_move_by_weighted_sums_of_what_they_know() -> None:
+    moves, vectors = Moves(4, 2), randn(1, 5, 2, 3)
+    assert not moves(randn(1, 5, 4), vectors).any()
+    torch.nn.init.ones_(moves.weights.bias)
+    torch.testing.assert_close(moves(torch.zeros(1, 5, 4), vectors), vectors.sum(2))
+
+
+def rested(x: torch.Tensor, reach: float, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The ways of a block that attends by distance alone, a single head."""
+    block = SpatialBlock(4, 1, 4, 2)
+    torch.nn.init.zeros_(block.block.own.qkv.weight)
+    torch.nn.init.constant_(block.reach.bias, reach)
+    h, embedding = torch.zeros(*x.shape[:2], 4), torch.zeros(len(x), 2)
+    return block(h, x, embedding, None, mask)[1][:, :, 0]
+
+
+def test_attention_falls_with_the_square_of_the_distance() -> None:
+    x = randn(2, 7, 3)
+    lam = torch.nn.functional.softplus(torch.tensor(0.7))
+    weights = (-lam * torch.cdist(x, x).square()).softmax(-1)
+    torch.testing.assert_close(rested(x, 0.7), weights @ x - x, rtol=1e-4, atol=1e-5)
+    assert (
+        float(rested(x, 60.0).detach().abs().max()) < 1e-3
+    )  # so narrow that a point sees itself alone
+    # so wide that all are equal: the way to the mean of the points that count
+    mask = torch.arange(7).expand(2, 7) < 5
+    mean = x[:, :5].mean(1, keepdim=True)
+    torch.testing.assert_close(rested(x, -30.0, mask), mean - x, rtol=1e-4, atol=1e-5)
+
+
+def test_without_reach_a_block_is_one_of_sets() -> None:
+    block, h, embedding = SpatialBlock(8, 2, 8, 4), randn(2, 9, 8, seed=1), randn(2, 4, seed=3)
+    for i, p in enumerate(block.parameters()):
+        torch.nn.init.normal_(p, std=0.7, generator=torch.Generator().manual_seed(i))
+    for name in ("told.weight", "told.bias", "reach.weight"):
+        torch.nn.init.zeros_(block.get_parameter(name))
+    torch.nn.init.constant_(block.reach.bias, -40.0)
+    mask = torch.arange(9).expand(2, 9) < 7
+    plain = block.block(h, embedding, None, mask, None, None)
+    torch.testing.assert_close(block(h, randn(2, 9, 3), embedding, None, mask)[0], plain)
+
+
+def test_what_a_block_is_told_of_space_changes_neither_when_turned_nor_when_moved() -> None:
+    block, x, h = SpatialBlock(8, 2, 8, 4), randn(1, 9, 3), randn(1, 9, 8, seed=1)
+    for i, p in enumerate(block.parameters()):
+        torch.nn.init.normal_(p, std=0.5, generator=torch.Generator().manual_seed(i))
+    # of what it is told, only the ways themselves turn; their lengths do not
+    torch.nn.init.zeros_(block.told.weight[:, :6])
+    turn, embedding = torch.linalg.qr(randn(3, 3, seed=2))[0], randn(1, 4, seed=3)
+    found, ways = block(h, x, embedding, None, None)
+    moved, turned = block(h, x @ turn + 3.0, embedding, None, None)
+    torch.testing.assert_close(moved, found, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(turned, ways @ turn, rtol=1e-3, atol=1e-3)
 
 
 def test_interpolated_chains_keep_their_order(model: ShapeModel) -> None:
