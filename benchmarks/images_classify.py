@@ -4,8 +4,8 @@
 
 The shipped models of digits and of clothes say which class explains an image best (``model.classify``), of images that
 neither they nor the judges were trained on: accuracy, the probability that the model gives its answer (were it honest,
-their means would agree), CPU time an image on one thread; and accuracy by the log-SNR to which the noise goes down, of
-images that the models were trained on, by which ``high`` was chosen.
+their means would agree), and CPU time an image on one thread. With ``--chosen-on 60`` also the same of so many images
+that the model was trained on, by the log-SNR to which the noise goes down, which is how ``high`` was chosen.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
             f"| {name} | {100 * row['accuracy']:.1f} % (one standard error {100 * row['error']:.1f} %) | "
             f"{100 * row['confidence']:.1f} % | {100 * row['judge']:.1f} % | {row['seconds']:.3f} |"
         )
-    lines += [
-        "",
-        f"Of {settings['chosen_on']} images of clothes that the model was trained on, by `high`:",
-        "",
-        "| high | right | mean confidence |",
-        "|---|---|---|",
-    ]
+    if results["by_high"]:
+        lines += [
+            "",
+            f"Of {settings['chosen_on']} images of clothes that the model was trained on, by `high`:",
+            "",
+            "| high | right | mean confidence |",
+            "|---|---|---|",
+        ]
     for high, row in results["by_high"].items():
-        lines.append(
-            f"| {high} | {100 * row['accuracy']:.1f} % | {100 * row['confidence']:.1f} % |"
-        )
+        shares = (f"{100 * row[k]:.1f} %" for k in ("accuracy", "confidence"))
+        lines.append(f"| {high} | {' | '.join(shares)} |")
     lines += ["", ", ".join(f"{k} {v}" for k, v in environment().items()), ""]
     return "\n".join(lines)
 
@@ -99,21 +99,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=None, help="a copy of Fashion-MNIST")
     parser.add_argument("--n", type=int, default=500)
-    parser.add_argument("--chosen-on", type=int, default=200)
+    parser.add_argument("--chosen-on", type=int, default=0, help="images to try `high` on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "images_classify.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    seed, results = args.seed, dict[str, Any](by_high={}, held_out={})
-    lessons = some(f"{MODELS['fashion']}:train", args.chosen_on, seed, args.data)
-    for high in HIGHS:
-        results["by_high"][f"{high:g}"] = told("fashion", lessons, seed, high)
-        print(high, results["by_high"][f"{high:g}"], flush=True)
+    seed, results = args.seed, dict[str, Any](held_out={}, by_high={})
+    settings = {"n": args.n, "chosen_on": args.chosen_on, "seed": seed}
     for name, source in MODELS.items():
         real = some(f"{source}:test", args.n, seed, args.data if name == "fashion" else None)
-        results["held_out"][name] = told(name, real, seed) | {"judge": judged(name, real)}
+        results["held_out"][name] = told(name, real, seed) | {"judge": judged(source, real)}
         print(name, results["held_out"][name], flush=True)
-    settings = {"n": args.n, "chosen_on": args.chosen_on, "seed": seed}
+    if args.chosen_on:
+        lessons = some(f"{MODELS['fashion']}:train", args.chosen_on, seed, args.data)
+        for high in HIGHS:
+            results["by_high"][f"{high:g}"] = told("fashion", lessons, seed, high)
     write(args.out, settings, results)
     text = page(results, settings)
     print(text)

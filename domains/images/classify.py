@@ -27,7 +27,7 @@ def classify(
     seed: int = 0,
     draws: int = 4,
     rounds: int = 4,
-    high: float = 2.0,
+    high: float = 4.0,
 ) -> dict[str, NDArray[np.float64]]:
     """What the model tells of images: the probabilities of the classes of each attribute, (N, classes).
 
