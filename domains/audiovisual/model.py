@@ -194,9 +194,11 @@ class SceneModel:
         """Scenes of which one half is known, (N, ...), in its own units."""
         return self._blank(len(x)).replace({field: self._encoded(field, x)})
 
-    def _heard(self, sounds: Sequence[Clip]) -> Tensor:
+    def _heard(self, sounds: Sequence[Clip] | Clip) -> Tensor:
         """Log-mel spectra, (N, S, mels)."""
         mel, waves = self.config.mel, []
+        if isinstance(sounds, Clip):
+            raise ValueError("sounds must be several, got one clip: give [clip]")
         if not len(sounds):
             raise ValueError("sounds must hold one clip or more")
         for clip in sounds:
@@ -207,8 +209,10 @@ class SceneModel:
             waves.append(torch.nn.functional.pad(wave, (0, self.config.samples - len(wave))))
         return LogMel(mel).encode(torch.stack(waves)).mT
 
-    def _seen(self, films: Sequence[Film]) -> Tensor:
+    def _seen(self, films: Sequence[Film] | Film) -> Tensor:
         """Pixels, (N, T, C, H, W), 0 to 1."""
+        if isinstance(films, Film):
+            raise ValueError("films must be several, got one film: give [film]")
         if not len(films):
             raise ValueError("films must hold one film or more")
         t, h, w = self.config.shape

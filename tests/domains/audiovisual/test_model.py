@@ -428,3 +428,12 @@ def test_calls_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+def test_one_film_or_clip_in_the_place_of_several_is_refused(
+    model: SceneModel, real: Scenes
+) -> None:
+    with pytest.raises(ValueError, match=r"got one film: give \[film\]"):
+        model.sound_of(real.films[0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got one clip: give \[clip\]"):
+        model.film_of(real.sounds[0])  # type: ignore[arg-type]
