@@ -21,6 +21,7 @@ import sciffusion
 from sciffusion.bootstrap import Bootstrap
 from sciffusion.metrics import compare
 from sciffusion.pixels import to_floats
+from sciffusion.progress import track
 from sciffusion.report import Metric, Report
 
 from .classifier import centred, reader
@@ -114,7 +115,9 @@ def _figures(x: Tensor, digits: NDArray[np.int64] | None) -> dict[str, NDArray[n
     """The figures of every film."""
     found: dict[str, Tensor] = {}
     if x.shape[1] > 1 and min(x.shape[3:]) >= 8:
-        found["warp_error"] = torch.cat([warp_error(part) for part in x.split(32)])
+        found["warp_error"] = torch.cat(
+            [warp_error(part) for part in track(x.split(32), "judging")]
+        )
     if digits is not None:
         seen, _ = reader().read(x)
         found["agreement"] = (seen == torch.from_numpy(digits)[:, None]).double().mean(1)
