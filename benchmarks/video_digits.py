@@ -105,12 +105,19 @@ def between(model: VideoModel, films: Films, factor: int) -> dict[str, float]:
     return {"factor": factor, "films": len(films), "model": error(ours), "linear": error(linear)}
 
 
-def drift(model: VideoModel, n: int, times: int, seed: int) -> list[dict[str, float]]:
-    """What becomes of films that go on for ``times`` windows more, window by window."""
+def drift(
+    model: VideoModel, n: int, times: int, seed: int, anchors: int | None = 0
+) -> list[dict[str, float]]:
+    """What becomes of films that go on for ``times`` windows more, window by window.
+
+    Without anchors windows see nothing but each other; ``benchmarks/video_extend.py`` measures what these mend.
+    """
     window = model.config.shape[0]
     truth = real(n, seed, frames=window * (times + 1))
     made = [
-        model.extend(film[:window], window * times, given={"digit": digit}, seed=i)[0]
+        model.extend(
+            film[:window], window * times, given={"digit": digit}, anchors=anchors, seed=i
+        )[0]
         for i, (film, digit) in enumerate(zip(truth, truth.labels["digit"].tolist(), strict=True))
     ]
     x, y = floats(Films(made)), floats(truth)
@@ -207,7 +214,7 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"## Ten times the length of training: {settings['extended']} held-out films of 16 frames, extended by 160",
+        f"## Ten times the length of training: {settings['extended']} held-out films of 16 frames, extended by 160, without anchors",
         "",
         "Window 0 is what was given. Likeness is the correlation with the first frame; off course, the median distance "
         "in pixels of the digit from the exact continuation.",

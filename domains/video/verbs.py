@@ -2,8 +2,10 @@ r"""What a model does with given films: animate a picture, go on, fill the time 
 
 Whole frames that are given are shown to the network clean, at time 0, as in its training
 (:class:`~sciffusion.inverse.Known`), and come back bit by bit. A film is extended window by window, each of which sees
-the last frames of the one before; errors may add up, so the drift is measured (``benchmarks/video_digits.py``). Frames
-of which a part is given are observed there with a small error, and a posterior method of the core samples the rest.
+the last frames of the one before. Errors of windows that see nothing but each other add up, so the first frames of what
+a window sees are given ones, the last that there are: things look as they did, and move on from where they are. What
+drift is left is measured (``benchmarks/video_digits.py``). Frames of which a part is given are observed there with a
+small error, and a posterior method of the core samples the rest.
 
 A model of latents knows what its autoencoder makes of the first frames of a window, however many that are; frames
 between others, and parts of frames, have no latents of their own, so such a model neither fills time nor mends holes.
@@ -89,6 +91,7 @@ def extend(
     given: Mapping[str, object] | None = None,
     *,
     context: int | None = None,
+    anchors: int | None = None,
     window: int | None = None,
     guidance: Guidance | None = None,
     seed: int = 0,
@@ -102,12 +105,14 @@ def extend(
         frames: how many follow.
         n: how many films; film i depends on the seed, the given film and i alone.
         context: frames that every window sees of what there is (None: half a window, or the given ones if fewer).
+        anchors: of these, given frames that stand in place of the first ones where a window would see fewer (None: a
+            quarter, or the given ones if fewer; a model of latents takes none, for they begin no film with the rest).
         window: frames of a window (None: as many as the model's films).
         given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
 
     Raises:
-        ValueError: n or frames below 1, a context that leaves nothing of a window, a film of other channels, or a
-            window that the model's autoencoder cannot encode.
+        ValueError: n or frames below 1, a context that leaves nothing of a window, anchors that leave nothing of it, a
+            film of other channels, or a window that the model's autoencoder cannot encode.
     """
     size = self.config.shape[0] if window is None else window
     seen = max(1, size // 2) if context is None else context
@@ -119,12 +124,16 @@ def extend(
     solver = sampler or self.sampling.sampler(steps)
     codec, by = self.codec, self.codec.time
     codec.frames(size)
+    held = seen // 4 if anchors is None else anchors
+    if not 0 <= held < seen:
+        raise ValueError(f"anchors must lie from 0 to {seen - 1}, below the context, got {held}")
+    held = min(held, len(film)) if by == 1 else 0
     x = self.pixels([film]).expand(n, -1, -1, -1, -1)
     part, total = 0, len(film) + frames
     while x.shape[1] < total:
         # as much of the end as there are whole latent frames of
         kept = 1 + (min(seen, x.shape[1]) - 1) // by * by
-        last = codec.latents(x[:, -kept:])
+        last = codec.latents(x[:, _seen(x.shape[1], kept, len(film), held)])
         new = min(size - kept, -(-(total - x.shape[1]) // by) * by) // by
         blank = last.new_zeros(n, new, *last.shape[2:])
         mask = torch.arange(last.shape[1] + new) < last.shape[1]
@@ -133,6 +142,14 @@ def extend(
         part += 1
     known = torch.arange(total) < len(film)
     return _films(self, x[:, :total], film, known, cond)
+
+
+def _seen(there: int, kept: int, given: int, anchors: int) -> Tensor:
+    """Which frames a window sees: the last ones, and given ones in place of its first where these are fewer."""
+    rows = torch.arange(there - kept, there)
+    if given - (there - kept) < anchors:
+        rows[:anchors] = torch.arange(given - anchors, given)
+    return rows
 
 
 def interpolate_time(

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from sciffusion.cli import main
+from sciffusion.denoiser import Denoiser
 from sciffusion.domains.video import Film, Films, TransformerConfig, VideoModel, load
+from sciffusion.inverse import Known
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler, Solution
@@ -110,6 +112,28 @@ def test_an_extended_film_begins_as_given_and_does_not_depend_on_how_far_it_goes
         assert torch.equal(one.frames[:8], given.frames)
     near(short, Films([one[:11] for one in long]))
     near(short[:1], model.extend(given, 3, 1, steps=2))
+
+
+def test_windows_that_would_see_made_frames_only_see_the_last_given_ones_too(
+    model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[torch.Tensor] = []
+
+    def spied(denoiser: Denoiser, x: torch.Tensor, mask: torch.Tensor) -> Known:
+        shown.append(x[0, mask])
+        return Known(denoiser, x, mask)
+
+    monkeypatch.setattr("sciffusion.domains.video.verbs.Known", spied)
+    given = film(frames=5)
+    model.extend(given, 12, 1, context=4, anchors=2, steps=1)
+    clean = model.encode([given])[0]
+    assert torch.equal(shown[0], clean[1:5])
+    for later in shown[1:]:
+        assert len(later) == 4 and torch.equal(later[:2], clean[3:5])
+        assert not (later[2:, None] == clean).flatten(2).all(2).any()
+    shown.clear()
+    model.extend(given, 12, 1, context=4, anchors=0, steps=1)
+    assert len(shown) > 2 and not (shown[2][:, None] == clean).flatten(2).all(2).any()
 
 
 class Recorder:
@@ -213,6 +237,7 @@ def test_a_network_told_of_the_walls_knows_where_it_is() -> None:
         (lambda m: m.animate(torch.zeros(3, 24, 24)), "films of 1 channels, these have 3"),
         (lambda m: m.extend(film(), 0), "n and frames must be at least 1"),
         (lambda m: m.extend(film(), 2, context=6), "context must lie from 1 to 5"),
+        (lambda m: m.extend(film(), 2, context=3, anchors=3), "anchors must lie from 0 to 2"),
         (lambda m: m.interpolate_time(film(), 1), "factor must be at least 2"),
         (lambda m: m.inpaint(film(), torch.ones(6)), "mask must be boolean"),
         (lambda m: m.inpaint(film(), torch.ones(5, dtype=torch.bool)), r"\(6,\) for frames"),
