@@ -214,7 +214,8 @@ def page(results: dict[str, Any], settings: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"## Ten times the length of training: {settings['extended']} held-out films of 16 frames, extended by 160, without anchors",
+        f"## Ten times the length of training: {settings['extended']} held-out films of 16 frames, extended by 160, "
+        "without anchors",
         "",
         "Window 0 is what was given. Likeness is the correlation with the first frame; off course, the median distance "
         "in pixels of the digit from the exact continuation.",
