@@ -139,12 +139,13 @@ def test_guidance_outside_an_interval_costs_one_call_and_is_the_condition_alone(
         want = guided(x, t) if calls == 2 else denoiser(x, t, cond)
         assert torch.equal(got, tensor(want.x0))
     t = torch.tensor(0.37).double()
-    level, calls = float(schedule.log_snr(t)), []
+    level = float(schedule.log_snr(t))
+    made: list[int] = []
     for ends in ((level, 9.0), (-9.0, level)):  # the lower end belongs to it, the upper does not
         denoiser.calls = 0
         Interval(guided, *ends)(randn(2, 2), t)
-        calls.append(denoiser.calls)
-    assert calls == [2, 1]
+        made.append(denoiser.calls)
+    assert made == [2, 1]
 
 
 def test_the_calls_that_an_interval_saves_are_those_of_its_steps() -> None:
