@@ -239,18 +239,18 @@ longer.plot(columns=1)
 # ## Sharpen
 #
 # Half of the samples are gone, as they are after a bad line: nothing above half of the band is
-# left. `super_resolve` draws what could have been there. The lower band is untouched. Our model can
-# do it, as it filled the gap; a smaller one that ships has learnt nothing else, and is nearer.
+# left. `super_resolve` draws what could have been there. The lower band is untouched. Our model does
+# it as it filled the gap. A smaller one that ships, `audio.load("fsdd-band")`, has learnt nothing
+# else; it is asked by the same verb.
 
 # %%
 dull = digits[6].resample(4000)
-band = audio.load("fsdd-band")
-sharp = band.super_resolve(dull, 2, seed=SEED)
+sharp = model.super_resolve(dull, 2, seed=SEED)
 audio.Clips([digits[6], dull, *sharp], {"clip": ["intact", "dull", "sharp", "sharp"]}).plot()
 
 # %%
 low = [c.resample(4000) for c in some]
-made = [band.super_resolve(c, seed=SEED)[0] for c in low]
+made = [model.super_resolve(c, seed=SEED)[0] for c in low]
 for name, these in (("interpolated", [c.resample(8000) for c in low]), ("sharpened", made)):
     distance = np.mean([log_spectral_distance(a, b) for a, b in zip(these, some, strict=True)])
     figures[f"log_spectral_distance_{name}_db"] = round(float(distance), 2)
