@@ -88,7 +88,7 @@ def required(path: Path) -> set[tuple[str, str]]:
     """The calls ``require(module, extra=extra)`` in a file, as pairs of module and extra."""
     pairs = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("require", "errors.require"):
             module, extra = [*node.args, *(keyword.value for keyword in node.keywords)][:2]
             if isinstance(module, ast.Constant) and isinstance(extra, ast.Constant):
                 pairs.add((str(module.value), str(extra.value)))
