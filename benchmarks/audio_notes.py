@@ -46,13 +46,10 @@ GOALS = {
 
 TRIED: list[dict[str, Any]] = [
     {},
-    {"scale": 2.0},
-    {"scale": 2.0, "steps": 20},
-    {"shift": 6.0},
-    {"scale": 2.0, "eta": 0.5},
-    {"scale": 2.0, "eta": 1.0},
-    {"scale": 2.0, "steps": 13, "high": None},
-    {"scale": 2.0, "steps": 13, "high": None, "eta": 0.5},
+    {"shift": 3.0},
+    {"low": None, "high": 0.0},
+    {"low": None, "high": 0.0, "scale": 1.5},
+    {"low": None, "high": 0.0, "scale": 1.5, "shift": 2.0},
 ]
 """Changes of the model's own sampling settings."""
 
