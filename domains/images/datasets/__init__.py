@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sciffusion.errors import did_you_mean
+from sciffusion.io import atomic_write
 
 from ..container import Images
+from .arrays import cached
 from .cifar10 import get_cifar10
 from .digits import get_digits
 from .fashion_mnist import get_fashion_mnist
@@ -29,14 +32,33 @@ __all__ = [
 
 PARTS = ("train", "test")
 
-DATASETS: Mapping[str, Callable[[Path | None], tuple[Images, Path]]] = {
+_READERS: Mapping[str, Callable[[Path | None], tuple[Images, Path]]] = {
     "digits": get_digits,
     "fashion-mnist": get_fashion_mnist,
     "cifar10": get_cifar10,
     "glyphs": get_glyphs,
     "scenes": get_scenes,
 }
-"""How to fetch each data set or take it from a local copy; the functions return it and where it is kept."""
+"""How each data set is fetched, made, or read from a local copy; the functions return it and where it lies."""
+
+
+def _get(name: str) -> Callable[[Path | None], tuple[Images, Path]]:
+    def get(path: Path | None = None) -> tuple[Images, Path]:
+        images, place = _READERS[name](path)
+        kept = cached(name)
+        if path is None or place != path or path.resolve() == kept.resolve():
+            return images, place
+        with atomic_write(kept) as part:
+            shutil.copyfile(path, part)
+        return images, kept
+
+    return get
+
+
+DATASETS: Mapping[str, Callable[[Path | None], tuple[Images, Path]]] = {
+    name: _get(name) for name in _READERS
+}
+"""How to keep each data set, fetched or from a local copy; the functions return it and where it is kept."""
 
 
 def split(name: str, path: Path | None = None) -> Images:
@@ -45,12 +67,12 @@ def split(name: str, path: Path | None = None) -> Images:
     Raises ``ValueError`` for another name; for the other errors see the data set's own function.
     """
     source, _, part = name.partition(":")
-    if source not in DATASETS or part not in ("", *PARTS):
+    if source not in _READERS or part not in ("", *PARTS):
         known = [*DATASETS, *(f"{k}:{p}" for k in DATASETS for p in PARTS)]
         raise ValueError(
             f"no data {name!r}; there are {', '.join(known)}. {did_you_mean(name, known)}".rstrip()
         )
-    images, _ = DATASETS[source](path)
+    images, _ = _READERS[source](path)
     return images[np.flatnonzero(images.labels["part"] == part)] if part else images
 
 

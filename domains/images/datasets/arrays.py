@@ -1,4 +1,4 @@
-"""Arrays of two parts in one ``.npz``, as several data sets come."""
+"""Arrays of two parts in one ``.npz``, as several data sets come, and where such files are kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sciffusion.io import cache_dir
+
 from ..container import Images
 
-__all__ = ["arrays", "parts"]
+__all__ = ["arrays", "cached", "parts"]
+
+
+def cached(name: str) -> Path:
+    """Where a data set is kept once it was given or fetched."""
+    return cache_dir(name) / f"{name.replace('-', '_')}.npz"
 
 
 def arrays(path: Path, size: tuple[int, int], channels: int, names: NDArray[np.str_]) -> Images:

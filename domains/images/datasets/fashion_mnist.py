@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sciffusion.io import atomic_write, cache_dir, fetch, verify
+from sciffusion.io import atomic_write, fetch, verify
 
 from ..container import Images
-from .arrays import arrays, parts
+from .arrays import arrays, cached, parts
 
 __all__ = ["CLASSES", "get_fashion_mnist", "unpack"]
 
@@ -59,7 +59,7 @@ def get_fashion_mnist(path: Path | None = None) -> tuple[Images, Path]:
     """
     if path is not None and path.suffix == ".npz":
         return arrays(path, (28, 28), 1, CLASSES), path
-    kept = cache_dir("fashion-mnist") / "fashion_mnist.npz"
+    kept = cached("fashion-mnist")
     if path is not None or not kept.is_file():
         package = verify(path, SHA256) if path is not None else _fetched(kept.parent)
         found = unpack(package)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sciffusion.domains.images.datasets import DATASETS, get_cifar10, get_digits, load, split
 from sciffusion.domains.images.datasets import fashion_mnist as fashion
-from sciffusion.domains.images.datasets import get_cifar10, get_digits, load, split
 from sciffusion.io import ChecksumError
 
 
@@ -108,7 +108,29 @@ def test_damaged_packages_and_arrays_are_named(
         fashion.get_fashion_mnist(tmp_path / "none.npz")
 
 
-def test_data_are_found_by_name_and_what_is_none_is_refused() -> None:
+def test_a_local_file_is_kept_when_asked_and_then_read_by_name(
+    tmp_path: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path / "cache"))
+    colour = {
+        k: np.zeros((len(v), 32, 32, 3), v.dtype) if k[0] == "x" else v for k, v in arrays.items()
+    }
+    for name, held in (("fashion-mnist", arrays), ("cifar10", colour)):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, **held)
+        assert len(split(name, path)) == 17
+        assert not (tmp_path / "cache" / name).exists()  # reading keeps nothing
+        images, kept = DATASETS[name](path)
+        path.unlink()
+        assert kept.is_relative_to(tmp_path / "cache")
+        assert (split(name).pixels == images.pixels).all()
+        assert DATASETS[name](kept)[1] == DATASETS[name](None)[1] == kept
+
+
+def test_data_are_found_by_name_and_what_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="Did you mean 'digits:train'"):
         split("digits:trian")
     with pytest.raises(FileNotFoundError, match="neither a file or folder nor a data set"):
