@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from sciffusion.errors import did_you_mean
 from sciffusion.io import atomic_write, cache_dir, verify
@@ -76,21 +78,37 @@ def _checked(source: str, digest: str, path: Path | None) -> Path:
     return verify(file, digest)
 
 
-def _get(name: str) -> Callable[[Path | None], tuple[Films, Path]]:
-    def get(path: Path | None = None) -> tuple[Films, Path]:
+@final
+@dataclass(frozen=True)
+class _Some:
+    """The first films of a data set, which say that they are not all."""
+
+    films: Films
+
+    def __str__(self) -> str:
+        return f"the first of its films: {self.films!r}"
+
+
+def _get(name: str) -> Callable[[Path | None], tuple[_Some, Path]]:
+    def get(path: Path | None = None) -> tuple[_Some, Path]:
         if name not in _FILES:
-            found = load(name, path)
-            return found, Path("scikit-learn" if path is None else path)
+            if path is not None:
+                raise ValueError(
+                    f"{name} are drawn anew and not kept: leave path out here, and name a file of digits where they "
+                    "are loaded or trained on"
+                )
+            return _Some(load(name)), Path("scikit-learn")
         found, kept = load(name, path, limit=8), cache_dir(name) / f"{name}.npz"
         if path is not None and path.resolve() != kept.resolve():
             with atomic_write(kept) as part:
                 shutil.copyfile(path, part)
-        return found, kept
+        return _Some(found), kept
 
     return get
 
 
-DATASETS: Mapping[str, Callable[[Path | None], tuple[Films, Path]]] = {
+DATASETS: Mapping[str, Callable[[Path | None], tuple[object, Path]]] = {
     name: _get(name) for name in ("moving-digits", *_FILES)
 }
-"""How to keep each data set, from a local copy; the functions return some of its films and where it is kept."""
+"""How to keep each data set, from a local copy; the functions return what tells of its first films and where it is
+kept."""

@@ -125,8 +125,10 @@ def test_data_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ValueError, match="larger than a digit"):
         MovingDigits(digits()).films(1, size=(16, 32))
     films, place = DATASETS["moving-digits"](None)
-    assert len(films) == 1000
+    assert str(films).startswith("the first of its films: Films(1000 films")
     assert str(place) == "scikit-learn"
+    with pytest.raises(ValueError, match="moving-digits are drawn anew and not kept: leave path"):
+        DATASETS["moving-digits"](tmp_path / "other.npz")
 
 
 def test_a_local_file_is_kept_and_then_read_by_name(
@@ -135,5 +137,7 @@ def test_a_local_file_is_kept_and_then_read_by_name(
     path = shared_data("video/fruits360/fruits360_rotation_64.npz")
     monkeypatch.setenv("SCIFFUSION_CACHE", str(tmp_path))
     films, kept = DATASETS["fruits360-films"](path)
+    assert str(films).startswith("the first of its films: Films(8 films")
     assert kept.parent.parent == tmp_path
-    assert torch.equal(load("fruits360-films", limit=1)[0].frames, films[0].frames)
+    first = load("fruits360-films", path, limit=1)[0].frames
+    assert torch.equal(load("fruits360-films", limit=1)[0].frames, first)
