@@ -28,7 +28,7 @@ from torch import Tensor
 from sciffusion.domains import audio
 from sciffusion.domains.audio import AudioModel, Clip, LogMel
 from sciffusion.domains.audio.datasets import split
-from sciffusion.domains.audio.given import Given, holes
+from sciffusion.domains.audio.given import Heard, holes
 from sciffusion.domains.audio.judges import Judge
 from sciffusion.domains.audio.metrics import log_spectral_distance
 from sciffusion.domains.audio.recovery import magnitudes
@@ -40,7 +40,7 @@ Gap = tuple[float, float]
 def interpolated(model: AudioModel, clip: Clip, gap: Gap) -> Clip:
     """The mel spectrogram interpolated across a gap, and Griffin-Lim with the given samples held fast."""
     config = model.config.mel
-    heard = Given.of(clip, config, holes(clip, gap))
+    heard = Heard.of(clip, config, holes(clip, gap))
     whole, frames = heard.whole(config.reach), LogMel(config).encode(heard.wave[None])[0].mT.numpy()
     known, every = np.flatnonzero(whole.numpy()), np.arange(len(frames))
     lines = np.stack([np.interp(every, known, frames[known, k]) for k in range(config.mels)])
@@ -50,12 +50,12 @@ def interpolated(model: AudioModel, clip: Clip, gap: Gap) -> Clip:
 def right(model: AudioModel, clip: Clip, gap: Gap) -> Clip:
     """The recording's own mel, and Griffin-Lim with the given samples held fast."""
     config = model.config.mel
-    heard = Given.of(clip, config, holes(clip, gap))
+    heard = Heard.of(clip, config, holes(clip, gap))
     mel = LogMel(config).encode(heard.gain * clip.samples)
     return sounded(model, heard, mel)
 
 
-def sounded(model: AudioModel, heard: Given, mel: Tensor) -> Clip:
+def sounded(model: AudioModel, heard: Heard, mel: Tensor) -> Clip:
     """A clip whose gap has a mel spectrogram (1, mels, T)."""
     config = model.config.mel
     own = config.framing.analyse(heard.wave[None])

@@ -35,7 +35,7 @@ from torch import Tensor
 from sciffusion.domains import audio
 from sciffusion.domains.audio import AudioModel, BandExtender, Clip, Clips, LogMel
 from sciffusion.domains.audio.datasets import split
-from sciffusion.domains.audio.given import Given
+from sciffusion.domains.audio.given import Heard
 from sciffusion.domains.audio.judges import Judge
 from sciffusion.domains.audio.recovery import banded
 from sciffusion.domains.audio.repair import in_band, lower_bins
@@ -86,14 +86,14 @@ class MelRidge(Ridge):
         super().__init__(clips, rate)
 
     def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        heard = Given.of(clip.resample(self.rate), self.model.config.mel)
+        heard = Heard.of(clip.resample(self.rate), self.model.config.mel)
         seen = self.model.frames(heard.wave)
         wave = heard.gain * clip.samples[:, : len(heard.wave)]
         truth = self.model.standard.encode(LogMel(self.model.config.mel).encode(wave)[0].mT)
         return features(seen[:, self.low], 2), truth[:, ~self.low]
 
     def __call__(self, clip: Clip) -> Clip:
-        heard = Given.of(clip, self.model.config.mel)
+        heard = Heard.of(clip, self.model.config.mel)
         frames = self.model.frames(heard.wave)
         frames[:, ~self.low] = features(frames[:, self.low], 2) @ self.weights
         return in_band(self.model, heard, frames[None], self.cutoff)[0]
@@ -107,27 +107,27 @@ class MagnitudeRidge(Ridge):
         self.low = int(band.config.known(torch.tensor([0.45 * rate])).sum())
         super().__init__(clips, rate)
 
-    def seen(self, heard: Given) -> Tensor:
+    def seen(self, heard: Heard) -> Tensor:
         """The known levels of every frame, of its neighbours, and of all frames on average."""
         levels = self.band.standard.encode(self.band.config.levels(heard.wave[None])[0])
         low = levels[:, : self.low]
         return torch.cat([features(low, 3), low.mean(0).expand_as(low)], 1)
 
     def pair(self, clip: Clip) -> tuple[Tensor, Tensor]:
-        heard = Given.of(clip.resample(self.rate), self.band.config)
+        heard = Heard.of(clip.resample(self.rate), self.band.config)
         wave = heard.gain * clip.samples[:, : len(heard.wave)]
         truth = self.band.standard.encode(self.band.config.levels(wave)[0])
         return self.seen(heard), truth[:, self.low :]
 
     def __call__(self, clip: Clip) -> Clip:
-        heard = Given.of(clip, self.band.config)
+        heard = Heard.of(clip, self.band.config)
         upper = self.seen(heard) @ self.weights
         blank = torch.zeros(len(upper), self.low)
         levels = self.band.standard.decode(torch.cat([blank, upper], 1))
         return sounded(self.band, heard, levels, self.cutoff)
 
 
-def sounded(band: BandExtender, heard: Given, levels: Tensor, cutoff: float) -> Clip:
+def sounded(band: BandExtender, heard: Heard, levels: Tensor, cutoff: float) -> Clip:
     """Log-magnitudes (T, F) as the band model sounds its own."""
     c = band.config
     wave = banded(c.framing, levels.exp().mT[None], heard.wave, cutoff / c.rate)[0]
@@ -136,7 +136,7 @@ def sounded(band: BandExtender, heard: Given, levels: Tensor, cutoff: float) -> 
 
 def right_magnitudes(band: BandExtender, clip: Clip, truth: Clip, cutoff: float) -> Clip:
     """The recording's own magnitudes in the upper band, sounded as the others are."""
-    heard = Given.of(clip, band.config)
+    heard = Heard.of(clip, band.config)
     wave = heard.gain * truth.samples[:, : len(heard.wave)]
     return sounded(band, heard, band.config.levels(wave)[0], cutoff)
 
@@ -144,7 +144,7 @@ def right_magnitudes(band: BandExtender, clip: Clip, truth: Clip, cutoff: float)
 def right(model: AudioModel, clip: Clip, truth: Clip, cutoff: float) -> Clip:
     """The recording's own mels in the upper band, sounded as the others are."""
     config = model.config.mel
-    heard, low = Given.of(clip, config), lower_bins(config, cutoff)
+    heard, low = Heard.of(clip, config), lower_bins(config, cutoff)
     wave = heard.gain * truth.samples[:, : len(heard.wave)]
     own = model.standard.encode(LogMel(config).encode(wave)[0].mT)
     frames = model.frames(heard.wave)

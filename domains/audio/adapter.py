@@ -17,7 +17,7 @@ A condition is a mapping of tensors with a row for each clip:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -37,9 +37,7 @@ from .frontend import Frontend, LatentConfig, SpectrumConfig
 from .mel import MelConfig
 from .networks import FramesConfig, MelNet, PatchesConfig, UNetConfig
 
-__all__ = ["Condition", "ModelConfig", "mel_state"]
-
-Condition = Mapping[str, Tensor]
+__all__ = ["ModelConfig", "mel_state"]
 
 
 @final

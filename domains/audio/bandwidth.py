@@ -33,7 +33,7 @@ from sciffusion.state import State
 from sciffusion.training import ModelFile, write_model
 
 from .clip import Clip, Clips
-from .given import Given, cutoff_of
+from .given import Heard, cutoff_of
 from .recovery import banded
 from .standard import Standard
 from .stft import Framing
@@ -262,7 +262,7 @@ class BandExtender:
             )
         noise = Noise(sample_seeds(seed, n * draws), temperature=temperature)
         whole, at = clip.mono().resample(c.rate), torch.tensor([cutoff])
-        heard = Given.of(Clip(c.lower(whole.samples, at), c.rate), c)
+        heard = Heard.of(Clip(c.lower(whole.samples, at), c.rate), c)
         found = self.standard.decode(self._drawn(heard, at, noise, n * draws, steps, sampler))
         magnitude = found.unflatten(0, (n, draws)).mean(1).exp().mT
         waves = banded(c.framing, magnitude, heard.wave, cutoff / c.rate)
@@ -294,7 +294,7 @@ class BandExtender:
     @torch.no_grad()
     def _drawn(
         self,
-        heard: Given,
+        heard: Heard,
         cutoff: Tensor,
         noise: Noise,
         n: int,

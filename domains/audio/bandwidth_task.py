@@ -19,7 +19,7 @@ from sciffusion.training import Order, StepLoss, TrainConfig
 
 from .bandwidth import BandConfig, BandExtender, band_state
 from .clip import Clips
-from .given import Given
+from .given import Heard
 from .parts import PartTask
 from .standard import Standard
 from .task import PEAK, DataConfig, batches
@@ -57,8 +57,8 @@ class BandTask(PartTask[Batch, Preconditioned, BandExtender]):
 
     def __init__(self, config: BandTraining, clips: Clips, valid: Clips | None = None) -> None:
         super().__init__(config, clips)
-        self.waves = [Given.of(clip, config.model).wave for clip in clips]
-        self.valid = [Given.of(clip, config.model).wave for clip in valid or ()]
+        self.waves = [Heard.of(clip, config.model).wave for clip in clips]
+        self.valid = [Heard.of(clip, config.model).wave for clip in valid or ()]
         levels = [config.model.levels(wave[None])[0] for wave in self.waves]
         self.sizes = np.array([len(x) for x in levels])
         self.standard = Standard.fit(levels)

@@ -28,7 +28,7 @@ from sciffusion.state import State, Value
 from .adapter import mel_state
 from .clip import Clip, Clips
 from .filling import METHOD, TOLERANCE, Drawing
-from .given import Given
+from .given import Heard
 from .mel import LogMel, MelConfig
 from .recovery import envelope
 from .task import PEAK
@@ -89,7 +89,7 @@ def denoise(
         raise ValueError("say what the noise is like: noise, noise_std or snr, one of the three")
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws)
     config = model.config.spectrogram
-    heard = Given.of(clip, config)
+    heard = Heard.of(clip, config)
     alone = _alone(config, heard, noise, noise_std, snr)
     drawing.require_fit(clip)
     edge = -(-(config.n_fft - config.hop) // (2 * config.hop))  # frames that see beyond the ends
@@ -124,7 +124,7 @@ def denoise(
 
 
 def _alone(
-    config: MelConfig, heard: Given, noise: Clip | None, std: float | None, snr: float | None
+    config: MelConfig, heard: Heard, noise: Clip | None, std: float | None, snr: float | None
 ) -> Tensor:
     """The noise alone (1, N), at the model's rate and at the level at which the clip is heard."""
     if noise is not None:

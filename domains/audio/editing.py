@@ -16,7 +16,7 @@ from sciffusion.state import State
 from .adapter import mel_state
 from .clip import Clip, Clips
 from .filling import Drawing
-from .given import Given
+from .given import Heard
 
 if TYPE_CHECKING:
     from .functionals import Guidance
@@ -60,7 +60,7 @@ def edit(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie from 0 to 1, got {strength}")
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed)
-    heard = Given.of(clip, model.config.frontend)
+    heard = Heard.of(clip, model.config.frontend)
     drawing.require_fit(clip)
     if strength == 0:
         same = Clip(heard.wave[None] / heard.gain, model.config.frontend.rate)
@@ -105,7 +105,7 @@ def interpolate(
         raise ValueError(f"n must be at least 2, both ends, got {n}")
     sampler = Sampler(DDIM(), steps, model.sampling.sampler().grid)
     drawing = Drawing.of(model, 2, given, 1.0, None, sampler, 0)
-    ends = [Given.of(c, model.config.frontend) for c in (a, b)]
+    ends = [Heard.of(c, model.config.frontend) for c in (a, b)]
     for clip in (a, b):
         drawing.require_fit(clip)
     sizes = [len(e.wave) for e in ends]

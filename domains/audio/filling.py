@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser
 from sciffusion.inverse import MMPS, Mask, Method, Posterior, RePaint, edit
 from sciffusion.noise import Noise, sample_seeds
-from sciffusion.samplers import Sampler
+from sciffusion.samplers import DDIM, Sampler
 from sciffusion.state import State
 
-from .adapter import Condition, mel_state
+from .adapter import mel_state
 from .clip import Clip
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ ANCHOR = 0.75
 @final
 @dataclass(frozen=True)
 class Replacement:
-    """Given frames are put in anew at every step, which is taken ``rounds`` times (Lugmayr et al., RePaint, 2022)."""
+    """Given frames are put in anew at every step, which is taken ``rounds`` times (Lugmayr et al., RePaint, 2022).
+
+    Steps are of first order, whatever the sampler's solver: those of a higher one remember frames of other noise.
+    """
 
     rounds: int = 4
     jump: int = 1
@@ -223,7 +226,8 @@ def _filled(
     if isinstance(method, Replacement):
         noise = drawing.noise(part)
         start = denoiser.process.prior(state, noise)
-        paint = RePaint(drawing.sampler, state, {"mel": mask}, method.rounds, method.jump)
+        sampler = replace(drawing.sampler, solver=DDIM())
+        paint = RePaint(sampler, state, {"mel": mask}, method.rounds, method.jump)
         made = paint(denoiser, start, noise).x
         assert isinstance(made, State)
     else:

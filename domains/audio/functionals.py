@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser
 from sciffusion.guidance import Energy
 from sciffusion.inverse import MMPS, Function, Posterior
 from sciffusion.layout import Masked
-from sciffusion.sampling import Condition, Guide
 from sciffusion.sampling import Guidance as OfTheCore
+from sciffusion.sampling import Guide
 from sciffusion.state import State, Value
 
 from .mel import MelConfig

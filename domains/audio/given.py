@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from .clip import Clip
 from .task import PEAK
 
-__all__ = ["Given", "Segments", "cutoff_of", "holes"]
+__all__ = ["Heard", "Segments", "cutoff_of", "holes"]
 
 Segments = tuple[float, float] | Sequence[tuple[float, float]]
 """From when to when, in seconds: one segment, or several."""
@@ -85,7 +85,7 @@ class Hearing(Protocol):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Given:
+class Heard:
     """A clip with holes as a model hears it.
 
     ``wave`` (N,) is its mean channel at the model's rate times ``gain``, zero in the holes, and ``missing`` (N,) is
@@ -102,7 +102,7 @@ class Given:
     gain: float
 
     @classmethod
-    def of(cls, clip: Clip, config: Hearing, spans: Sequence[tuple[int, int]] = ()) -> Given:
+    def of(cls, clip: Clip, config: Hearing, spans: Sequence[tuple[int, int]] = ()) -> Heard:
         """Hear a clip; what lies in its holes is not looked at."""
         left = clip.samples.clone()
         for a, b in spans:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser, Preconditioned
+from sciffusion.denoiser import Condition, Denoiser, Preconditioned
 from sciffusion.described import described
 from sciffusion.layout import Masked
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.progress import track
 from sciffusion.samplers import Sampler
-from sciffusion.sampling import Condition, SamplingConfig
+from sciffusion.sampling import SamplingConfig
 from sciffusion.state import State
 from sciffusion.training import ModelFile, write_model
 

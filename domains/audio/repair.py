@@ -14,7 +14,7 @@ from sciffusion.samplers import Sampler
 
 from .clip import Clip, Clips
 from .filling import METHOD, Drawing, Replacement, complete
-from .given import Given, Segments, cutoff_of, holes
+from .given import Heard, Segments, cutoff_of, holes
 from .mel import MelConfig, filters
 from .recovery import banded, consistent
 
@@ -48,7 +48,7 @@ def inpaint(
     Outside the segments all samples are those of the clip, bit by bit, at its own rate and in all its channels; what
     lies inside is not looked at. Frames that see nothing of a hole condition the model, log-mels as well as
     complex spectra and latents of a codec; phases are found with the given
-    samples held fast, and over 4 ms inside a hole the given sound fades into the made one (:class:`.given.Given`). The
+    samples held fast, and over 4 ms inside a hole the given sound fades into the made one (:class:`.given.Heard`). The
     model hears the mean of the channels at its own rate, and so the made sound has nothing above half of that rate.
     Clip i depends on ``seed`` and i alone (up to rounding).
 
@@ -74,7 +74,7 @@ def inpaint(
             negative temperature, and attributes that the model does not know.
     """
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws, temperature)
-    heard = Given.of(clip, model.config.frontend, holes(clip, seconds))
+    heard = Heard.of(clip, model.config.frontend, holes(clip, seconds))
     return _completed(drawing, heard, method, draws)
 
 
@@ -109,11 +109,11 @@ def extend(
             f"seconds must exceed the {clip.seconds:.3f} s of the clip, the length of the whole, got {seconds}"
         )
     longer = Clip(F.pad(clip.samples, (0, length - size)), clip.rate)
-    return _completed(drawing, Given.of(longer, model.config.frontend, [(size, length)]), method)
+    return _completed(drawing, Heard.of(longer, model.config.frontend, [(size, length)]), method)
 
 
 def _completed(
-    drawing: Drawing, heard: Given, method: Method | Replacement, draws: int = 1
+    drawing: Drawing, heard: Heard, method: Method | Replacement, draws: int = 1
 ) -> Clips:
     model = drawing.model
     way, frames = model.synthesis, model.frames(heard.wave)
@@ -168,7 +168,7 @@ def super_resolve(
     config = model.config.spectrogram
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, draws, temperature)
     cutoff = cutoff_of(clip, config.rate, cutoff)
-    heard = Given.of(clip, config)
+    heard = Heard.of(clip, config)
     frames = model.frames(heard.wave)
     low = lower_bins(config, cutoff)
     if not bool(low.any()):
@@ -183,7 +183,7 @@ def lower_bins(config: MelConfig, cutoff: float) -> Tensor:
     return ~(filters(config)[:, above] > 0).any(1)
 
 
-def in_band(model: AudioModel, heard: Given, frames: Tensor, cutoff: float) -> Clips:
+def in_band(model: AudioModel, heard: Heard, frames: Tensor, cutoff: float) -> Clips:
     """Sounds with a given lower band, and above the cut-off with made frames (n, T, mels) in units of the model."""
     config = model.config.spectrogram
     magnitude = model.synthesis.magnitude(model.standard.decode(frames).mT.contiguous())

@@ -32,7 +32,7 @@ from sciffusion.state import State, Value
 from .adapter import mel_state
 from .clip import Clip, Clips
 from .filling import METHOD, Drawing
-from .given import Given
+from .given import Heard
 from .mel import LogMel
 from .recovery import envelope
 
@@ -123,7 +123,7 @@ def separate(
         Drawing.of(m, draws, g, guidance, steps, sampler, seed)
         for m, g in zip(models, givens, strict=True)
     ]
-    heard = Given.of(mixture, config)
+    heard = Heard.of(mixture, config)
     frames = LogMel(config).encode(heard.wave[None])[0].mT
     for part in parts:
         part.require_fit(mixture)

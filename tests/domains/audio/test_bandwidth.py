@@ -20,7 +20,7 @@ from sciffusion.domains.audio import (
 from sciffusion.domains.audio.bandwidth import BandConfig, band_state
 from sciffusion.domains.audio.bandwidth_task import BandTask, BandTraining
 from sciffusion.domains.audio.datasets import split
-from sciffusion.domains.audio.given import Given
+from sciffusion.domains.audio.given import Heard
 from sciffusion.domains.audio.recovery import banded
 from sciffusion.domains.audio.standard import Standard
 from sciffusion.training import TrainConfig, export
@@ -267,7 +267,7 @@ def test_the_one_that_ships_is_far_nearer_to_held_out_digits_than_their_mean_spe
 
     for truth in split("fsdd:test", FSDD)[::100]:
         clip = truth.resample(4000)
-        heard = Given.of(clip, c)
+        heard = Heard.of(clip, c)
         mean = band.standard.mean.exp()[None, :, None].expand(
             -1, -1, c.framing.frames(len(heard.wave))
         )

@@ -20,7 +20,7 @@ from sciffusion.domains.audio import (
 from sciffusion.domains.audio.codec import AudioCodec, CodecConfig
 from sciffusion.domains.audio.codec_task import CodecTask, CodecTraining
 from sciffusion.domains.audio.frontend import SpectrumConfig
-from sciffusion.domains.audio.given import Given
+from sciffusion.domains.audio.given import Heard
 from sciffusion.noise import Noise
 from sciffusion.training import TrainConfig, export
 
@@ -190,7 +190,7 @@ def spectral() -> AudioModel:
 
 def test_latents_that_see_nothing_of_a_hole_are_those_of_the_clip(model: AudioModel) -> None:
     clip = Clip(torch.randn(1, 203, generator=torch.Generator().manual_seed(0)), 800)
-    heard = Given.of(clip, CONFIG, [(88, 120)])
+    heard = Heard.of(clip, CONFIG, [(88, 120)])
     whole = heard.whole(CONFIG.reach)
     full, holed = (model.frames(w) for w in (clip.samples[0] * heard.gain, heard.wave))
     assert len(whole) == len(full) == CONFIG.frames(203)
