@@ -81,7 +81,7 @@ def inpaint(
     n, size = len(images), images.size
     pixels, latent = images.to_floats().pixels, model.encode(images)
     seen = _coarse(known, latent)
-    sampler, cond = model.sampling.sampler(steps), _condition(model, images, given)
+    sampler, cond = model.sampling.reversible(steps), _condition(model, images, given)
 
     def some(rows: slice, noise: Noise) -> Tensor:
         x0 = latent[rows]

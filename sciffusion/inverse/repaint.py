@@ -36,7 +36,7 @@ class RePaint:
     known entries of a run down to time 0 are ``known``'s, bit by bit.
 
     Args:
-        sampler: any, on one grid for all samples; a stochastic solver mixes better.
+        sampler: any whose solver has no history, on one grid for all samples; a stochastic solver mixes better.
         known: a clean value like the samples: what it holds at unknown entries only has to be finite and in the space.
         mask: boolean, True where an entry is known; for a state by field (fields that it does not name are unknown). As
             many dimensions as the field, each of its size or 1.
@@ -45,7 +45,7 @@ class RePaint:
 
     Raises:
         ValueError: for fewer than one round or step, a mask that does not fit, a known value outside the space,
-            a sampler with restarts, or grids that differ between samples.
+            a sampler with restarts or a multistep solver, or grids that differ between samples.
     """
 
     sampler: Sampler
@@ -70,6 +70,11 @@ class RePaint:
         process, sampler = denoiser.process, self.sampler
         if sampler.restarts:
             raise ValueError("RePaint goes back up by itself; give it a sampler without restarts")
+        if sampler.solver.history:
+            raise ValueError(
+                "RePaint noises the known part anew at every step, so predictions of earlier steps are of another "
+                f"sample; give it a solver without history, such as DDIM, instead of {type(sampler.solver).__name__}"
+            )
         self._check(process)
         times = sampler.grid(process.clock, sampler.steps, sampler.start, sampler.stop)
         if times.ndim != 1:

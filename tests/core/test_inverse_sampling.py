@@ -179,6 +179,8 @@ def test_wrong_repaints_are_refused() -> None:
         RePaint(Sampler(DDIM(), 3), known, mask.double())
     with pytest.raises(ValueError, match="does not fit"):
         RePaint(Sampler(DDIM(), 3), known, mask[0])(pair(0.5), known)
+    with pytest.raises(ValueError, match="without history"):
+        RePaint(Sampler(Multistep(2), 3), known, mask)(pair(0.5), known)
     with pytest.raises(ValueError, match="not finite"):
         RePaint(Sampler(DDIM(), 3), known / 0, mask)(pair(0.5), known)
     with pytest.raises(ValueError, match="mask names"):
