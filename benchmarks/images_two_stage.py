@@ -50,8 +50,8 @@ def main() -> None:
     """Train, ask, print and store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="where to train")
-    parser.add_argument("--steps", type=int, default=1200, help="of the one stage")
-    parser.add_argument("--decoder-steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2000, help="of the one stage")
+    parser.add_argument("--decoder-steps", type=int, default=1600)
     parser.add_argument("--prior-steps", type=int, default=800)
     parser.add_argument("--embedder-steps", type=int, default=800)
     parser.add_argument("--other-steps", type=int, default=400, help="of the embedder that judges")
