@@ -23,9 +23,15 @@ __all__ = ["Noise", "sample_seeds"]
 
 
 def sample_seeds(seed: int, n: int) -> list[int]:
-    """Derive ``n`` seeds, one per sample, from one: the i-th depends on (seed, i) alone, never on ``n``."""
+    """Derive ``n`` seeds, one per sample, from one: the i-th depends on (seed, i) alone, never on ``n``.
+
+    Raises ``ValueError`` for a seed that is no integer.
+    """
+    if not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed must be one integer, got {seed!r}")
+    root = int(seed) % 2**64
     return [
-        int(np.random.SeedSequence((seed % 2**64, i)).generate_state(1, np.uint64)[0] >> 1)
+        int(np.random.SeedSequence((root, i)).generate_state(1, np.uint64)[0] >> 1)
         for i in range(n)
     ]
 
@@ -87,7 +93,7 @@ class Noise:
         self.brownian = brownian
         try:
             seeds = [int(seed)] if isinstance(seed, int | np.integer) else [int(s) for s in seed]
-        except TypeError:
+        except (TypeError, ValueError):
             raise ValueError(
                 f"seed must be one integer, or one for each sample, got {seed!r}"
             ) from None

@@ -92,7 +92,14 @@ class SamplingConfig:
     def guided(
         self, denoiser: Denoiser, cond: Condition, null: Condition, guidance: Guidance | None = None
     ) -> Denoiser:
-        """The denoiser with a condition bound, guided (None: as told here)."""
+        """The denoiser with a condition bound, guided (None: as told here).
+
+        Raises ``ValueError`` for what is no guidance.
+        """
         if guidance is None or isinstance(guidance, (int, float)):
             guidance = self.guide(guidance)
+        if not callable(guidance):
+            raise ValueError(
+                f"guidance must be a scale (1: none), a Guide or another guidance of the core, got {guidance!r}"
+            )
         return guidance(denoiser, cond, null)

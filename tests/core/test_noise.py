@@ -159,9 +159,13 @@ def test_the_temperature_scales_how_far_samples_of_a_gaussian_scatter(
 
 
 def test_what_is_no_seed_is_refused_and_a_negative_one_serves_everywhere() -> None:
-    for wrong in (1.5, torch.tensor(3)):
+    for wrong in (1.5, torch.tensor(3), "a"):
         with pytest.raises(ValueError, match="seed must be one integer, or one for each sample"):
             Noise(wrong)  # type: ignore[arg-type]
+    for wrong in (1.5, "a", [3]):
+        with pytest.raises(ValueError, match="seed must be one integer, got"):
+            sample_seeds(wrong, 2)  # type: ignore[arg-type]
+    assert sample_seeds(np.int64(-7), 2) == sample_seeds(-7, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seed must fit into 64 bits"):
         Noise([1, 2**70])
     x, layout = torch.zeros(2, 3), Dense(2)

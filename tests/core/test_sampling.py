@@ -91,3 +91,8 @@ def test_settings_become_a_guide_and_samplers() -> None:
     assert SamplingConfig(steps=6).sampler(1).steps == 1
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         SamplingConfig().sampler(0)
+
+
+def test_what_is_no_guidance_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"guidance must be a scale .*got 'x'"):
+        SamplingConfig().guided(Ordinary(), COND, NULL, "x")  # type: ignore[arg-type]
