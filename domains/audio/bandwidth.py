@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +217,16 @@ class BandExtender:
 
     def __repr__(self) -> str:
         return described(self, self.denoiser, f"{self.config.rate} Hz", asked=self.attributes)
+
+    if not TYPE_CHECKING:  # checkers know what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a model of a missing band has no {name!r}: it has super_resolve and sample, and the other verbs "
+                "need a model of clips",
+                name=name,
+                obj=self,
+            )
 
     def super_resolve(
         self,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sciffusion.report import Report
 
-__all__ = ["Clip", "Clips"]
+__all__ = ["Clip", "Clips", "require_clip"]
 
 
 @final
@@ -81,9 +81,11 @@ class Clip:
     def read(cls, path: str | Path) -> Clip:
         """The clip in a file of any format that libsndfile knows (WAV, FLAC, OGG, MP3, ...).
 
-        Raises ``FileNotFoundError``, and ``ValueError`` for a file that is no sound or holds none.
+        Raises ``FileNotFoundError``, and ``ValueError`` for a folder and a file that is no sound or holds none.
         """
         soundfile = require("soundfile", extra="audio")
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder: Clips.from_folder reads the sounds in it")
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}")
         try:
@@ -224,7 +226,7 @@ class Clips(Sequence[Clip]):
     def __repr__(self) -> str:
         seconds = math.fsum(clip.seconds for clip in self.clips)
         labels = f", labels {', '.join(self.labels)}" if self.labels else ""
-        return f"Clips({len(self)} clips, {seconds:.1f} s{labels})"
+        return f"Clips({len(self)} clip{'s' * (len(self) != 1)}, {seconds:.1f} s{labels})"
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -299,6 +301,15 @@ class Clips(Sequence[Clip]):
         from .viewer import gallery
 
         return gallery(self)
+
+
+def require_clip(clip: object) -> None:
+    """Raise ``ValueError`` for anything else in place of a clip."""
+    if not isinstance(clip, Clip):
+        raise ValueError(
+            f"clip must be a Clip, got {type(clip).__name__}: Clip.of makes one of an array and its rate, Clip.read of "
+            "a file"
+        )
 
 
 def _rate(rate: float) -> int:

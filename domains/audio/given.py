@@ -7,7 +7,7 @@ and resampled, into every channel at that channel's level. Samples that nobody a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .clip import Clip
+from .clip import Clip, require_clip
 from .task import PEAK
 
 __all__ = ["Heard", "Segments", "cutoff_of", "holes"]
@@ -30,14 +30,21 @@ FADE = 0.004
 def holes(clip: Clip, seconds: Segments) -> list[tuple[int, int]]:
     """Segments as samples from and to, in order, those that touch made one.
 
-    Raises ``ValueError`` for none, one outside the clip, one without a sample, and for segments that leave nothing.
+    Raises ``ValueError`` for none, one outside the clip, one without a sample, for segments that leave nothing, and for
+    anything else in place of clip or segments.
     """
+    require_clip(clip)
+    if not isinstance(seconds, Sized) or isinstance(seconds, str):
+        raise ValueError(f"seconds must be (start, end), or a list of such pairs, got {seconds!r}")
     single = len(seconds) == 2 and isinstance(seconds[0], (int, float))
     pairs: Sequence[tuple[float, float]] = [seconds] if single else list(seconds)  # type: ignore[list-item,arg-type]
     if not pairs:
         raise ValueError("seconds names no segment; give (start, end), or a list of such pairs")
     spans = []
-    for a, b in pairs:
+    for pair in pairs:
+        if not isinstance(pair, Sized) or len(pair) != 2:
+            raise ValueError(f"seconds must be (start, end), or a list of such pairs, got {pair!r}")
+        a, b = pair
         if not 0 <= a < b <= clip.seconds + 0.5 / clip.rate:
             raise ValueError(
                 f"seconds must lie within the {clip.seconds:.3f} s of the clip and hold some of it, got {a} to {b}"
@@ -63,6 +70,7 @@ def cutoff_of(clip: Clip, rate: int, cutoff: float | None) -> float:
     None is 0.9 of half the clip's own rate. Raises ``ValueError`` if that is missing nothing, and for a cut-off outside
     the band of either.
     """
+    require_clip(clip)
     if cutoff is None and clip.rate >= rate:
         raise ValueError(
             f"the clip has {clip.rate} Hz and the model {rate}: nothing is missing; say cutoff, in Hz, if the sound "
@@ -104,6 +112,7 @@ class Heard:
     @classmethod
     def of(cls, clip: Clip, config: Hearing, spans: Sequence[tuple[int, int]] = ()) -> Heard:
         """Hear a clip; what lies in its holes is not looked at."""
+        require_clip(clip)
         left = clip.samples.clone()
         for a, b in spans:
             left[:, a:b] = 0

@@ -13,7 +13,7 @@ from sciffusion.likelihood import Exact, Hutchinson
 from sciffusion.likelihood import log_likelihood as flow_likelihood
 from sciffusion.noise import sample_seeds
 
-from .clip import Clip
+from .clip import Clip, require_clip
 
 if TYPE_CHECKING:
     from .model import AudioModel
@@ -64,9 +64,12 @@ def log_likelihood(
     Raises:
         ValueError: no clips, silent ones, attributes that the model does not know, and what the core refuses.
     """
+    if isinstance(clips, Clip):
+        raise ValueError("clips must be several, got one clip: give [clip]")
     if not len(clips):
         raise ValueError("clips holds none")
     for i, clip in enumerate(clips):
+        require_clip(clip)
         if clip.mono().peak == 0:
             raise ValueError(f"clip {i} is silent: no model was trained on that")
     state = model.encode(clips)

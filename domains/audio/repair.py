@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sciffusion.inverse import Method
 from sciffusion.samplers import Sampler
 
-from .clip import Clip, Clips
+from .clip import Clip, Clips, require_clip
 from .filling import METHOD, Drawing, Replacement, complete
 from .given import Heard, Segments, cutoff_of, holes
 from .mel import MelConfig, filters
@@ -103,6 +103,7 @@ def extend(
         RuntimeError: sampling that diverged; no clip that was tried did so with the default method.
     """
     drawing = Drawing.of(model, n, given, guidance, steps, sampler, seed, 1, temperature)
+    require_clip(clip)
     size, length = clip.samples.shape[1], round(seconds * clip.rate)
     if length <= size:
         raise ValueError(

@@ -249,6 +249,9 @@ def test_what_cannot_be_done_is_refused_by_name(shaken: BandExtender) -> None:
             replace(CONFIG, cutoffs=wrong)
     with pytest.raises(ValueError, match="kernel odd"):
         replace(CONFIG, kernel=4)
+    with pytest.raises(AttributeError, match="no 'inpaint': it has super_resolve and sample"):
+        shaken.inpaint(low, (0.1, 0.2))  # type: ignore[attr-defined]
+    assert not hasattr(shaken, "extend")
 
 
 @pytest.mark.skipif(not FSDD.is_file(), reason="needs the spoken digits")

@@ -164,6 +164,8 @@ def test_what_exceeds_one_is_clipped_in_a_file_with_a_warning(tmp_path: Path) ->
 def test_a_file_that_is_no_sound_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.wav"):
         Clip.read(tmp_path / "absent.wav")
+    with pytest.raises(ValueError, match=r"is a folder: Clips.from_folder reads the sounds in it"):
+        Clip.read(tmp_path)
     (tmp_path / "text.wav").write_text("not a sound")
     with pytest.raises(ValueError, match=r"text\.wav is not a readable sound file"):
         Clip.read(tmp_path / "text.wav")
@@ -266,4 +268,4 @@ def test_many_clips_are_numbered_files(tmp_path: Path) -> None:
 
 def test_a_clip_says_what_it_is() -> None:
     assert repr(tone(440)) == "Clip(0.500 s, 8000 Hz, mono, peak 0.50)"
-    assert repr(Clips([tone(440)], {"a": np.ones(1)})) == "Clips(1 clips, 0.5 s, labels a)"
+    assert repr(Clips([tone(440)], {"a": np.ones(1)})) == "Clips(1 clip, 0.5 s, labels a)"

@@ -1,5 +1,6 @@
 """Laws of repaired clips: what is given stays as it is, what is made follows the model's law given the rest."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -296,6 +297,20 @@ def test_what_cannot_be_repaired_is_refused_by_name(model: AudioModel) -> None:
         model.inpaint(clip, (0.2, 0.1))
     with pytest.raises(ValueError, match="holds no sample at 800 Hz"):
         model.inpaint(clip, (0.1, 0.1001))
+    for wrong in (0.3, [0.1, 0.2, 0.25], "ab", [(0.1, 0.2, 0.25)]):
+        with pytest.raises(ValueError, match=r"seconds must be \(start, end\), or a list"):
+            model.inpaint(clip, wrong)  # type: ignore[arg-type]
+    array = clip.samples.numpy()
+    calls: list[Callable[[], object]] = [
+        lambda: model.inpaint(array, (0.1, 0.2)),  # type: ignore[arg-type]
+        lambda: model.extend(array, 0.5),  # type: ignore[arg-type]
+        lambda: model.super_resolve(array),  # type: ignore[arg-type]
+        lambda: model.edit(array, 0.5),  # type: ignore[arg-type]
+        lambda: model.denoise(array, noise_std=0.1),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"clip must be a Clip, got ndarray: Clip\.of makes"):
+            call()
     with pytest.raises(ValueError, match="seconds names no segment"):
         model.inpaint(clip, [])
     with pytest.raises(ValueError, match="seconds leaves nothing of the clip"):
