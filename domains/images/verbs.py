@@ -6,7 +6,7 @@ the model knows them. Batches change nothing: image i draws from the seed and i 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,14 @@ def batches(n: int, size: int = 256, progress: bool = True) -> Iterable[slice]:
         raise ValueError(f"batch_size must be at least 1, got {size}")
     rows = [slice(i, min(i + size, n)) for i in range(0, n, size)]
     return track(rows, show=progress and len(rows) > 1)
+
+
+def require_images(images: object) -> None:
+    """Raise ``ValueError`` for anything else in place of images."""
+    if not isinstance(images, Images):
+        raise ValueError(
+            f"images must be Images, got {type(images).__name__}: Images.of makes them of an array, Images.read of a file"
+        )
 
 
 def inpaint(
@@ -109,7 +117,13 @@ def outpaint(
 
     Raises ``ValueError`` for margins that are negative or all zero.
     """
-    if len(margins) != 4 or min(margins) < 0 or not any(margins):
+    require_images(images)
+    if (
+        not isinstance(margins, Sequence)
+        or len(margins) != 4
+        or min(margins) < 0
+        or not any(margins)
+    ):
         raise ValueError(
             f"margins are four numbers of pixels (top, bottom, left, right), not all zero, got {margins}"
         )
@@ -178,6 +192,7 @@ def variation(
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    require_images(images)
     rows = np.repeat(np.arange(len(images)), n)
     repeated = images[rows].labelled(source=rows)
     return edit(model, repeated, strength, given=given, guidance=guidance, seed=seed, steps=steps)
@@ -198,7 +213,7 @@ def invert(
 
     Raises ``ValueError`` for what :meth:`ImageModel.sample` refuses.
     """
-    latent, cond = model.encode(images), _condition(model, images, given)
+    cond, latent = _condition(model, images, given), model.encode(images)
     sampler = model.sampling.reversible(steps)
     parts = []
     for rows in batches(len(latent)):
@@ -258,6 +273,8 @@ def interpolate(
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, the two ends, got {n}")
+    for images in (a, b):
+        require_images(images)
     if len(a) != len(b) or a.size != b.size:
         raise ValueError(f"a and b must hold as many images of one size, got {a!r} and {b!r}")
     asked: Given = given or dict.fromkeys(model.attributes)
@@ -305,6 +322,7 @@ def _drawn(n: int, seed: int, some: Callable[[slice, Noise], Tensor]) -> Tensor:
 
 def _condition(model: ImageModel, images: Images, given: Given | None) -> dict[str, Tensor]:
     """What is given, or what the images say of themselves."""
+    require_images(images)
     if given is not None:
         return model.condition(given, len(images))
     return model.condition(model.config.asked.told(images.labels), len(images))
@@ -322,6 +340,7 @@ def _labels(
 
 def _mask(mask: Tensor, images: Images) -> Tensor:
     """A mask as (N, 1, H, W) or (1, 1, H, W)."""
+    require_images(images)
     mask = torch.as_tensor(mask)
     if mask.dtype != torch.bool:
         raise ValueError(

@@ -1,5 +1,8 @@
 """Laws of the verbs: what is known stays bit by bit, what is undone comes back, and seeds mean what they say."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -124,8 +127,23 @@ def test_masks_and_arguments_that_do_not_fit_are_refused(pixels: ImageModel) -> 
         pixels.inpaint(images, torch.ones(6, 6, dtype=torch.bool))
     with pytest.raises(ValueError, match="rounds and jump must be at least 1, got 0"):
         pixels.inpaint(images, HALF, rounds=0)
-    with pytest.raises(ValueError, match="margins are four numbers"):
-        pixels.outpaint(images, (0, 0, 0, 0))
+    for wrong in ((0, 0, 0, 0), 2):
+        with pytest.raises(ValueError, match="margins are four numbers"):
+            pixels.outpaint(images, wrong)  # type: ignore[arg-type]
+    tensor: Any = images.pixels
+    calls: list[Callable[[], object]] = [
+        lambda: pixels.inpaint(tensor, HALF),
+        lambda: pixels.outpaint(tensor, (1, 0, 0, 0)),
+        lambda: pixels.edit(tensor, 0.5),
+        lambda: pixels.variation(tensor),
+        lambda: pixels.invert(tensor),
+        lambda: pixels.interpolate(images, tensor),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r"images must be Images, got Tensor: Images\.of makes"
+        ):
+            call()
     with pytest.raises(ValueError, match="strength must lie between 0 and 1, got 1.5"):
         pixels.edit(images, 1.5)
     with pytest.raises(ValueError, match="n must be at least 1"):
