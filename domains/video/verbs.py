@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,6 +117,9 @@ def extend(
     """
     size = self.config.shape[0] if window is None else window
     seen = max(1, size // 2) if context is None else context
+    _needs_film(film)
+    if not isinstance(frames, int | np.integer):
+        raise ValueError(f"frames must be an integer, how many follow, got {frames!r}")
     if n < 1 or frames < 1:
         raise ValueError(f"n and frames must be at least 1, got {n} and {frames}")
     if not 1 <= seen < size:
@@ -172,6 +176,7 @@ def interpolate_time(
     latents; for the other arguments see :meth:`.model.VideoModel.sample`.
     """
     _needs_frames(self, "interpolate_time")
+    _needs_film(film)
     if factor < 2 or len(film) < 2:
         raise ValueError(
             f"factor must be at least 2 and the film have two frames, got {factor} and {len(film)}"
@@ -216,6 +221,8 @@ def inpaint(
             model of latents.
     """
     _needs_frames(self, "inpaint")
+    _needs_film(film)
+    mask = torch.as_tensor(mask)
     t, (h, w) = len(film), film.size
     if mask.dtype != torch.bool or tuple(mask.shape) not in ((t,), (t, h, w)):
         raise ValueError(
@@ -231,6 +238,14 @@ def inpaint(
         self, x, ~holes.flatten(1).any(1), cond, guidance, solver, seeds, 0, ~holes[:, None], method
     )
     return _films(self, self.codec.films(x, film.size), film, ~holes[:, None], cond)
+
+
+def _needs_film(film: object) -> None:
+    """Raise ``ValueError`` for anything else in place of a film."""
+    if not isinstance(film, Film):
+        raise ValueError(
+            f"film must be a Film, got {type(film).__name__}: Film.of makes one of an array, Film.read of a file"
+        )
 
 
 def _needs_frames(model: VideoModel, verb: str) -> None:
