@@ -58,13 +58,15 @@ class Report:
 
     ``ceiling`` holds the same figures for real data of the reference, judged in the same way:
     what a perfect model would reach. ``details`` holds the figures behind the summaries, such as
-    one per type of bond or class. ``about`` says what was judged, and with which versions.
+    one per type of bond or class. ``about`` says what was judged, and with which versions; ``level``
+    is that of the intervals.
     """
 
     metrics: Mapping[str, Metric]
     ceiling: Mapping[str, Metric] = field(default_factory=dict)
     details: Mapping[str, Metric] = field(default_factory=dict)
     about: Mapping[str, str | int] = field(default_factory=dict)
+    level: float = 0.95
 
     def __getitem__(self, name: str) -> Metric:
         for found in (self.metrics, self.details):
@@ -85,7 +87,7 @@ class Report:
             group: {name: Metric(**_with_nan(one)) for name, one in stored[group].items()}
             for group in ("metrics", "ceiling", "details")
         }
-        return cls(**groups, about=stored["about"])
+        return cls(**groups, about=stored["about"], level=stored.get("level", 0.95))
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON: all of it or nothing."""
@@ -112,7 +114,7 @@ class Report:
     def header(self) -> tuple[str, ...]:
         """The titles over `rows`."""
         data = ("real data",) if self.ceiling else ()
-        return ("", "value", "95 % interval", *data, "n")
+        return ("", "value", f"{100 * self.level:g} % interval", *data, "n")
 
     def __rich__(self) -> Table:
         from rich import box

@@ -95,7 +95,7 @@ def evaluate(
         metrics |= _metrics(found, n)
         ceiling = _accuracy(reference[other], classifier, bootstrap) | _metrics(floor, n)
         about |= {"compared": n, "with": f"{len(near)} of {len(reference)} real images"}
-    return Report(metrics, ceiling, about=about | {"seed": seed})
+    return Report(metrics, ceiling, about=about | {"seed": seed}, level=bootstrap.level)
 
 
 def judge(file: str, reference: str | None = None, *, seed: int = 0) -> Report:

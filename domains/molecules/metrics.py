@@ -110,7 +110,7 @@ def evaluate(
         about["reference"] = len(reference)
     packages = ["rdkit", *["posebusters"] * bool(n_posebusters), *["tblite"] * bool(n_xtb)]
     about |= {package: version(package) for package in packages}
-    return Report(metrics, best, details, about)
+    return Report(metrics, best, details, about, bootstrap.level)
 
 
 def posebusters(mols: Molecules) -> dict[str, Bools]:

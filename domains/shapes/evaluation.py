@@ -61,7 +61,7 @@ def evaluate(
     about: dict[str, str | int] = {"shapes": len(shapes)}
     if reference is None:
         metrics = _sizes(shapes, bootstrap) | _fitted(shapes, bootstrap)
-        return Report(metrics, about=about | {"seed": seed})
+        return Report(metrics, about=about | {"seed": seed}, level=bootstrap.level)
     n = min(len(shapes), len(reference) // 2, MOST)
     if n < 2:
         raise ValueError(
@@ -96,7 +96,7 @@ def evaluate(
                     figure.value, figure.low, figure.high, n, _WHAT[name], unit
                 )
     about |= {"compared": n, "points": points, "real": len(reference), "seed": seed}
-    return Report(metrics, ceiling, about=about)
+    return Report(metrics, ceiling, about=about, level=bootstrap.level)
 
 
 def judge(file: str, reference: str | None = None, *, seed: int = 0) -> Report:
