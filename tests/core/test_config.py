@@ -98,7 +98,9 @@ def test_every_spelling_of_a_float_is_a_float(text: str, tmp_path: Path) -> None
     assert read(tmp_path, f"limit: {text}").limit == 0.001
 
 
-@pytest.mark.parametrize("text", ["no", "off", "1:30", "010", "y", "2026-11-23", "08", "1e", "."])
+@pytest.mark.parametrize(
+    "text", ["no", "off", "1:30", "010", "y", "2026-11-23", "08", "1_0", "1_0.5", "."]
+)
 def test_yaml_1_1_surprises_stay_strings(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, f"train: {{name: {text}}}").train.name == text
 
