@@ -47,7 +47,11 @@ class TimeSampler(ABC):
 
     def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
         """Times (B,), float64, inside (0, 1): what lies nearer than 1e-5 to either end is moved to that distance."""
-        return self.quantile(noise.scalars(batch), clock).clamp(EDGE, 1 - EDGE)
+        return self.quantile(self.numbers(noise, batch), clock).clamp(EDGE, 1 - EDGE)
+
+    def numbers(self, noise: Noise, batch: int) -> Tensor:
+        """What :meth:`quantile` makes times of, (B,): each by itself uniform on [0, 1)."""
+        return noise.scalars(batch)
 
 
 def _rate(clock: Schedule, t: Tensor) -> Tensor:
@@ -228,16 +232,15 @@ class Stratified(TimeSampler):
     def density(self, t: Tensor, clock: Schedule) -> Tensor:
         return self.base.density(t, clock)
 
-    def __call__(self, noise: Noise, batch: int, clock: Schedule) -> Tensor:
+    def numbers(self, noise: Noise, batch: int) -> Tensor:
         strata = torch.arange(batch, dtype=torch.float64) / batch
-        u = (noise.scalars(batch)[0] + strata) % 1
-        return self.quantile(u, clock).clamp(EDGE, 1 - EDGE)
+        return (noise.scalars(batch)[0] + strata) % 1
 
 
 @final
 @dataclass(frozen=True)
 class Between(TimeSampler):
-    """Another law's times of the log-SNRs from ``low`` to ``high`` on the clock, and no others.
+    """Another law's times of the log-SNRs from ``low`` to ``high`` on the clock, and no others; stratified if that is.
 
     For one of several experts (:class:`~sciffusion.experts.TimeExperts`). Raises ``ValueError`` unless low < high, and
     if the other law has no times between them.
@@ -250,6 +253,9 @@ class Between(TimeSampler):
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"need low < high, got {self.low} and {self.high}")
+
+    def numbers(self, noise: Noise, batch: int) -> Tensor:
+        return self.base.numbers(noise, batch)
 
     def shares(self, clock: Schedule) -> tuple[float, float]:
         """The shares of the other law's times below those of ``high``, and below those of ``low``."""

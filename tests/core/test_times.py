@@ -151,6 +151,16 @@ def test_times_between_noise_levels_are_those_of_the_law_without_the_others(
         Between(UniformTimes(0.1, 0.9), 50.0, 60.0)(Noise(0), 1, schedule)
 
 
+def test_what_is_cut_out_of_stratified_times_is_stratified() -> None:
+    cut = Between(Stratified(), -1.0, 2.5)
+    first, last = cut.shares(FLOW)
+    times = cut(Noise(3), 16, FLOW)
+    u = ((times - first) / (last - first)).sort().values  # of a law that is uniform in time
+    assert torch.allclose(u.diff(), torch.full((15,), 1 / 16, dtype=torch.float64))
+    plain = Between(UniformTimes(), -1.0, 2.5)(Noise(3), 16, FLOW)
+    assert not torch.allclose(plain.sort().values.diff(), times.sort().values.diff())
+
+
 def test_cos_map_gives_a_straight_line_the_noise_levels_of_the_cosine() -> None:
     u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     assert torch.allclose(FLOW.log_snr(CosMap().quantile(u, FLOW)), TrigFlow().log_snr(u))
