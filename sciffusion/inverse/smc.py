@@ -103,7 +103,7 @@ class TwistedSMC:
         """Sample a posterior for each sample of ``like``, which gives shapes only, as ``Process.prior`` takes it.
 
         ``seed``: one integer, or one per sample of ``like``. Raises ``ValueError`` if all particles of a sample get
-        zero likelihood.
+        zero likelihood, and for a grid with times of its own for every particle.
         """
         batch, count, process = batch_of(like), self.particles, denoiser.process
         noise, choice = _streams(seed, count)
@@ -113,6 +113,10 @@ class TwistedSMC:
             if any(carry.plan.lifted):
                 raise ValueError(
                     f"particles need a run that never goes back up, without churn and restarts; got {self.sampler}"
+                )
+            if any(t.ndim for times in carry.plan.times for t in times):
+                raise ValueError(
+                    "particles need one grid for all, but the sampler's gives every sample times of its own"
                 )
             weights, calls = Weights(batch, count), 0
             # log K/Q of the step before, and the twist at its beginning

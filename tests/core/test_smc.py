@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
+from sciffusion.grid import Times
 from sciffusion.inverse import (
     Each,
     Mask,
@@ -326,6 +327,10 @@ def test_wrong_particles_are_refused() -> None:
         TwistedSMC(Sampler(Ancestral(), 4, start=0.5), none, 2)
     with pytest.raises(ValueError, match="never goes back up"):
         TwistedSMC(Sampler(Heun(churn=4.0), 4), none, 2, guided=False)(denoiser, like)
+    rows = torch.linspace(1, 0, 5, dtype=torch.float64) ** torch.arange(1, 7)[:, None]
+    for guided in (True, False):
+        with pytest.raises(ValueError, match="one grid for all"):
+            TwistedSMC(Sampler(Ancestral(), 4, Times(rows)), none, 3, guided=guided)(denoiser, like)
     seen = ObservationTwist(Gaussian(FLOW), Mask(torch.ones(1, 1) > 0), torch.zeros(4, 1), 0.5)
     with pytest.raises(ValueError, match="no multiple"):
         TwistedSMC(run, seen, 3)(denoiser, like)
