@@ -37,7 +37,7 @@ class Likelihood:
 
 def log_likelihood(
     model: AudioModel,
-    clips: Sequence[Clip],
+    clips: Sequence[Clip] | Clip,
     *,
     given: Mapping[str, object] | None = None,
     probes: int | None = 1,
@@ -52,7 +52,7 @@ def log_likelihood(
 
     Args:
         model: whose opinion is asked.
-        clips: of any rate.
+        clips: of any rate; one belongs in a list.
         given: what is known of them, attributes by name; what is not named is left open.
         probes: random directions that estimate the divergence, unbiased; None: exact, one product for each number.
         seed: of these directions, one stream for each clip.

@@ -162,9 +162,9 @@ def test_what_is_no_seed_is_refused_and_a_negative_one_serves_everywhere() -> No
     for wrong in (1.5, torch.tensor(3), "a"):
         with pytest.raises(ValueError, match="seed must be one integer, or one for each sample"):
             Noise(wrong)  # type: ignore[arg-type]
-    for wrong in (1.5, "a", [3]):
+    for no_seed in (1.5, "a", [3]):
         with pytest.raises(ValueError, match="seed must be one integer, got"):
-            sample_seeds(wrong, 2)  # type: ignore[arg-type]
+            sample_seeds(no_seed, 2)  # type: ignore[arg-type]
     assert sample_seeds(np.int64(-7), 2) == sample_seeds(-7, 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seed must fit into 64 bits"):
         Noise([1, 2**70])

@@ -40,7 +40,7 @@ def test_what_has_no_density_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="clips holds none"):
         chain().log_likelihood([])
     with pytest.raises(ValueError, match=r"clips must be several, got one clip: give \[clip\]"):
-        chain().log_likelihood(tones(1)[0])  # type: ignore[arg-type]
+        chain().log_likelihood(tones(1)[0])
     with pytest.raises(ValueError, match="clip must be a Clip, got Tensor"):
         chain().log_likelihood([torch.ones(80)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="clip 1 is silent"):

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciffusion.denoiser import Denoiser
+from sciffusion.denoiser import Condition, Denoiser
 from sciffusion.domains.audio import AudioModel, Clip, Clips, GriffinLim, Guide, load
-from sciffusion.domains.audio.adapter import Condition
 from sciffusion.domains.audio.recovery import Recovery
 from sciffusion.guidance import CFG, Interval, Rescaled
 from sciffusion.state import State
