@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sciffusion.errors import require
-from sciffusion.io import atomic_write
+from sciffusion.io import atomic_write, read_npz
 
 from .container import Images
 
@@ -91,11 +90,7 @@ def _name(label: str) -> str:
 
 
 def _arrays(path: Path) -> Images:
-    try:
-        with np.load(path) as data:
-            found = dict(data.items())
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+    found = read_npz(path)
     if "pixels" not in found:
         raise ValueError(
             f"{path} has no array 'pixels', but {', '.join(found) or 'nothing'}; save images with Images.save"

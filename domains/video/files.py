@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciffusion.errors import require
-from sciffusion.io import atomic_write
+from sciffusion.io import atomic_write, read_npz
 
 from .film import Film, Films
 
@@ -192,11 +191,7 @@ def _write_arrays(films: Films, path: Path) -> Path:
 
 
 def _arrays(path: Path) -> Films:
-    try:
-        with np.load(path) as data:
-            found = dict(data.items())
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+    found = read_npz(path)
     missing = {"frames", "shapes", "rates"} - set(found)
     if missing:
         raise ValueError(f"{path} has no array {sorted(missing)}; save films with Films.save")

@@ -10,6 +10,7 @@ from sciffusion.io.download import (
     fetch_pypi,
     verify,
 )
+from sciffusion.io.npz import read_npz
 
 __all__ = [
     "ChecksumError",
@@ -19,6 +20,7 @@ __all__ = [
     "cache_dir",
     "fetch",
     "fetch_pypi",
+    "read_npz",
     "sha256",
     "verify",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sciffusion.io import cache_dir
+from sciffusion.io import cache_dir, read_npz
 
 from ..container import Images
 
@@ -28,13 +27,11 @@ def arrays(path: Path, size: tuple[int, int], channels: int, names: NDArray[np.s
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path) as data:
-            found = {k: data[k] for k in ("x_train", "y_train", "x_test", "y_test")}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    found = read_npz(path)
+    if missing := {"x_train", "y_train", "x_test", "y_test"} - set(found):
         raise ValueError(
-            f"{path} is not an .npz with x_train, y_train, x_test and y_test: {error}"
-        ) from error
+            f"{path} is not an .npz with x_train, y_train, x_test and y_test: it lacks {', '.join(sorted(missing))}"
+        )
     return parts(found, size, channels, names, str(path))
 
 
