@@ -1,6 +1,7 @@
 """Errors that tell their reader what to do, and the import of optional packages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -45,3 +46,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+@contextmanager
+def of_field(name: str | None) -> Iterator[None]:
+    """Say of which field of a state a ``ValueError`` is; None: of the only one, which has no name.
+
+    >>> with of_field("atom"):
+    ...     raise ValueError("it holds integers 0..4")
+    Traceback (most recent call last):
+        ...
+    ValueError: field 'atom': it holds integers 0..4
+    """
+    try:
+        yield
+    except ValueError as error:
+        if name is None:
+            raise
+        raise ValueError(f"field {name!r}: {error}") from error

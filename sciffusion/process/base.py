@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from sciffusion.errors import of_field
 from sciffusion.layout import Layout
 from sciffusion.noise import Noise
 from sciffusion.schedule import Schedule
@@ -95,10 +96,10 @@ class Process(ABC):
         """
         check_time(t)
         given = self.fields(eps) if eps is not None else {}
-        out = {
-            k: self.field(k).perturb_field(x, t, layout_of(x0, k), noise, given.get(k))
-            for k, x in self.fields(x0).items()
-        }
+        out = {}
+        for k, x in self.fields(x0).items():
+            with of_field(k):
+                out[k] = self.field(k).perturb_field(x, t, layout_of(x0, k), noise, given.get(k))
         x_t, clean, drawn = ({k: v[i] for k, v in out.items()} for i in range(3))
         return Noised(self.rebuild(x0, x_t), self.rebuild(x0, clean), self.rebuild(x0, drawn), t)
 

@@ -258,6 +258,9 @@ def test_a_mask_in_the_data_and_classes_out_of_range_are_refused() -> None:
     process = Jump(RectifiedFlow(), Categorical(K, absorbing=True))
     with pytest.raises(ValueError, match=r"holds 0\.\.2"):
         process.perturb(torch.tensor([[0, K]]), torch.tensor(0.5), Noise(0))
+    molecule = State({"kind": torch.zeros(1, 2)}, Dense(1))
+    with pytest.raises(ValueError, match=r"field 'kind': a categorical field holds integers"):
+        Joint({"kind": process}).perturb(molecule, torch.tensor(0.5), Noise(0))
 
 
 def test_padding_may_hold_any_integer() -> None:
