@@ -332,6 +332,7 @@ def test_a_domain_of_another_package_has_the_same_verbs(
     code, out, error = run("sample", "toy", "-n", "3", "--seed", "7", "--out", "x.txt")
     assert (code, out, error) == (0, "3 samples in x.txt\n", "")
     assert (tmp_path / "x.txt").read_text() == "7 8 9"
+    assert run("sample", "toy", "-n", "1", "--out", "y.txt")[1] == "1 sample in y.txt\n"
     code, out, _ = run("evaluate", "toy", "x.txt", "--reference", "x.txt", "--parity", "2")
     assert code == 0
     assert "beside: 3, parity: 2" in out

@@ -78,7 +78,8 @@ def sample(
     Args:
         domain: what to sample, for instance molecules.
         out: where to write the samples; the suffix says in which format
-            (molecules: .sdf, .xyz; audio: .wav, .flac; images: .png, .npz).
+            (molecules: .sdf, .xyz; audio: .wav, .flac; images: .png, .npz;
+            video: .gif, .mp4, .npz; audiovisual: .mp4; shapes: .npz, .ply).
         n: how many samples; 100 unless the domain has a number of its own
             (audio: 1; images: 16).
         seed: of everything random.
@@ -97,7 +98,7 @@ def sample(
         raise ValueError(f"--picture {picture}: end it with one of {', '.join(_PICTURES)}")
     trained = chosen.load(model or _default_model(chosen, domain)).to(_device(device))
     samples = _drawn(trained, n, given, seed=seed, steps=steps)
-    _say(f"{len(samples)} samples in {samples.save(out)}")
+    _say(f"{len(samples)} sample{'s' * (len(samples) != 1)} in {samples.save(out)}")
     if picture is not None:
         with atomic_write(picture) as part:
             samples[:16].plot().savefig(part, dpi=150)
