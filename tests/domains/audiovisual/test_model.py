@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sciffusion.attributes import Attributes
 from sciffusion.cli import main
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import Clip
@@ -17,6 +18,7 @@ from sciffusion.domains.audiovisual import (
     SceneNet,
     Scenes,
     SceneTask,
+    classify,
     load,
     recipe,
     train,
@@ -301,6 +303,27 @@ def test_a_half_tells_its_class_whatever_the_other_holds(model: SceneModel) -> N
     free = inferred(stub, asked, many, "film", {"digit": 1}, 0.0, list(range(200)))
     assert abs(int(free["speaker"].sum()) - 100) < 32
     assert torch.equal(free["digit"], torch.ones(200, dtype=torch.long))
+
+
+def test_guidance_says_how_sharply_attributes_are_drawn_from_what_a_half_tells(
+    model: SceneModel, real: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(
+        _: Denoiser, asked: Attributes, x: State, field: str, cond: object, name: str, seeds: object
+    ) -> torch.Tensor:
+        p = torch.full((x.batch, asked.sizes[name]), -20.0)
+        p[:, 1] = 0  # surely the second class
+        return p
+
+    monkeypatch.setattr(classify, "chances", told)
+    verbs: list[Callable[[float], Scenes]] = [
+        lambda g: model.sound_of(real.films, guidance=g, steps=1, seed=1),
+        lambda g: model.film_of(real.sounds, guidance=g, steps=1, seed=1),
+    ]
+    for verb in verbs:
+        sure, free = verb(1.0).labels, verb(0.0).labels
+        assert sure["digit"].tolist() == ["1"] * 3 and sure["speaker"].tolist() == ["bob"] * 3
+        assert len(set(free["digit"].tolist())) > 1
 
 
 def test_attributes_of_a_batch_are_those_of_the_voices_and_dropped_each_by_itself() -> None:
