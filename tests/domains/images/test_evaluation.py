@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_real_images_are_as_far_as_their_other_half_and_noise_is_farther(judge: 
 
 def test_the_figures_are_those_of_the_judge_s_features(judge: Classifier) -> None:
     real, made = bars(60, seed=5), bars(30, seed=6)
-    report = evaluate(made, real, classifier=judge, seed=3, bootstrap=FEW)
+    report = evaluate(made, real, classifier=judge, seed=3, bootstrap=replace(FEW, level=0.5))
+    assert report.level == 0.5
     order = np.random.default_rng(3).permutation(60)
     near = judge.features(real[order[:30]])
     assert report["frechet"].value == pytest.approx(frechet(near, judge.features(made)))
