@@ -71,7 +71,7 @@ class Scenes(Sequence[Scene]):
 
     def __repr__(self) -> str:
         labels = f", labels {', '.join(self.labels)}" if self.labels else ""
-        return f"Scenes({len(self)} films with sound{labels})"
+        return f"Scenes({len(self)} film{'s' * (len(self) != 1)} with sound{labels})"
 
     def __len__(self) -> int:
         return len(self.films)

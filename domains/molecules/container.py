@@ -197,7 +197,8 @@ class Molecules:
 
     def __repr__(self) -> str:
         atoms = f"{self.sizes.min()}-{self.sizes.max()} atoms each" if len(self) else "empty"
-        return f"Molecules({len(self)} molecules, {atoms}, bonds by {self.rule})"
+        many = "s" * (len(self) != 1)
+        return f"Molecules({len(self)} molecule{many}, {atoms}, bonds by {self.rule})"
 
     @property
     def sizes(self) -> Ints:

@@ -179,7 +179,8 @@ class Films(Sequence[Film]):
     def __repr__(self) -> str:
         frames = sum(len(film) for film in self.films)
         labels = f", labels {', '.join(self.labels)}" if self.labels else ""
-        return f"Films({len(self)} films, {frames} frames{labels})"
+        many = "s" * (len(self) != 1)
+        return f"Films({len(self)} film{many}, {frames} frames{labels})"
 
     def __len__(self) -> int:
         return len(self.films)

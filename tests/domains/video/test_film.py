@@ -84,6 +84,7 @@ def test_a_film_shows_itself() -> None:
     assert "data:image/gif;base64," in films[0]._repr_html_()
     assert "digit 2" in films._repr_html_()
     assert len(films.plot().axes) == 2 * 5
+    assert repr(Films(films[:1].films)) == "Films(1 film, 5 frames)"
     assert repr(films[0]) == "Film(5 frames of 18 x 22, grey, 8 a second, uint8)"
 
 
