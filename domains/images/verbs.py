@@ -53,7 +53,7 @@ def require_images(images: object) -> None:
     """Raise ``ValueError`` for anything else in place of images."""
     if not isinstance(images, Images):
         raise ValueError(
-            f"images must be Images, got {type(images).__name__}: Images.of makes them of an array, Images.read of a file"
+            f"images must be Images, got {type(images).__name__}: Images.of makes them of arrays, Images.read of files"
         )
 
 
