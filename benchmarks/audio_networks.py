@@ -6,11 +6,12 @@ Time and peak memory of a forward pass, and of a forward and a backward pass, on
 as in networks_against_peers.py. All have 256 tokens of width 384, 8 blocks and 6 heads of attention; ours gets as wide
 an embedding as brings it to the parameters of the peer at least.
 
-* Frames: 64 channels by 256 frames with 16 tokens of text to attend to, against ``StableAudioDiTModel``. The peer has
-  half as many heads for keys and values and a gated two-layer network.
-* Patches of 4 x 4 on 64 x 64, against ``DiTTransformer2DModel``, which has fixed positions and a vector of its own for
-  time and class in every block; ours has learned places on frequency and rotary ones on time, and normalises queries
-  and keys: about 2 % of a training step, which the peer does not spend.
+* Frames: 64 channels by 256 frames with 16 tokens of text to attend to, against ``StableAudioDiTModel``; both put one
+  more token before those of the frames. The peer has half as many heads for keys and values and a gated two-layer
+  network.
+* Patches of 4 x 4 on 64 x 64, against ``DiTTransformer2DModel``, neither with a token more. The peer has fixed
+  positions and a vector of its own for time and class in every block; ours has learned places on frequency and rotary
+  ones on time, and normalises queries and keys: about 2 % of a training step, which the peer does not spend.
 """
 
 from __future__ import annotations
@@ -103,12 +104,12 @@ def ours(x: Tensor, text: Tensor | None, least: int) -> Contender:
             heads=HEADS,
             embedding=embedding,
             context=0 if text is None else TEXT,
-            prefix=32,
+            prefix=32 if dims == 1 else 0,
             learned=None if dims == 1 else (x.shape[2] // 4, 0),
         )
         parameters = sum(p.numel() for p in net.parameters())
         e, embedding = torch.randn(len(x), embedding), embedding + 8
-    made, token = noisy(net), torch.randn(len(x), 1, 32)
+    made, token = noisy(net), torch.randn(len(x), 1, 32) if dims == 1 else None
     return Contender("sciffusion", made, lambda: made(x, e, text, prefix=token))
 
 
