@@ -83,7 +83,7 @@ def test_longer_jumps_go_back_and_forth_as_often() -> None:
 def test_going_back_forgets_what_was_predicted_since() -> None:
     recorder = Recorder(pair(0.5))
     known = torch.zeros(4, 2, dtype=torch.float64)
-    sampler = Sampler(Multistep(2, eta=1.0), 6)
+    sampler = Sampler(DDIM(1.0), 6)
     RePaint(sampler, known, torch.tensor([[True, False]]), 3, jump=2)(recorder, randn(4, 2))
     times, shown = [float(t) for _, t in recorder.seen], recorder.shown
     for block in (0, 6, 12):  # three rounds of two steps
@@ -132,7 +132,7 @@ def test_what_is_known_is_kept_bit_by_bit_in_every_field_and_layout(
     half = torch.arange(known["kind"].numel()).reshape(known["kind"].shape) % 2 == 0
     masks = {"pos": half[..., None], "kind": half}
     seeds = list(range(10, 10 + batch_of(known)))
-    sampler = Sampler(Multistep(2, eta=1.0), 6)
+    sampler = Sampler(DDIM(1.0), 6)
 
     def run(x: State, mask: dict[str, Tensor], seed: list[int]) -> State:
         noise = Noise(seed)
