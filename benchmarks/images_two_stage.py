@@ -4,9 +4,9 @@
 
 Scenes of two shapes are asked by detailed texts, of held-out scenes, from a model in one stage (the recipe ``scenes``)
 and from two: ``scenes-prior`` makes an embedding of the text, ``scenes-decoder`` an image of it (Ramesh et al. 2022).
-Prior and decoder together train for as many CPU seconds as the one stage does; the embedder, which DALL-E 2 found ready
-made, takes ``embedder`` seconds more. ``text as image`` gives the decoder the embedding of the text in place of the
-prior's, ``image`` that of the real scene: its variations, and the most that a prior could reach.
+Prior and decoder are meant to train for as many CPU seconds together as the one stage does; the page tells how many.
+The embedder, which DALL-E 2 found ready made, takes more. ``text as image`` gives the decoder the embedding of the text
+in place of the prior's, ``image`` that of the real scene: its variations, and the most that a prior could reach.
 
 ``cosine`` is that of the embeddings of the image made and of the real scene whose text was asked. ``own`` is the
 embedder that the two stages use; ``other`` one of another seed that nothing was trained on, so it alone compares
