@@ -5,7 +5,7 @@
 The same held-out films and seeds as in the last table of ``benchmarks/video_digits.py``, whose windows see the last
 frames of the one before and nothing else. Here the first two of the eight that a window sees are the last ones that
 were given, which is what :func:`~sciffusion.domains.video.verbs.extend` does unless told otherwise. Figures window by
-window; window 0 is what was given.
+window; window 0 is what was given. The model is told the digit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def page(rows: list[dict[str, float]], before: list[dict[str, float]], n: int) -
         "# Films that go on for ten times the length of training",
         "",
         f"{n} held-out films of 16 frames, extended by {16 * TIMES}. Of the eight frames that a window sees, the first "
-        "two are the last given ones. In brackets: windows that see only the one before "
-        "([video_digits](video_digits.md), the same films). Light is over that of the exact continuation, off course "
-        "the median distance in pixels from it.",
+        "two are the last given ones, and the model is told the digit. In brackets: windows that see only the one "
+        "before ([video_digits](video_digits.md), the same films). Light is over that of the exact continuation, "
+        "off course the median distance in pixels from it.",
         "",
         "| window | frames that show the digit | likeness to the first frame | light | straight | off course |",
         "|---|---|---|---|---|---|",

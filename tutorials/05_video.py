@@ -157,7 +157,8 @@ for count, name in ((1, "a_picture"), (2, "two_frames"), (4, "four_frames")):
 # ## Continue
 #
 # A film goes on window by window, far beyond the length that the model was trained on: each window
-# sees half a window of what came before. Errors may add up, so look at the end before you trust it.
+# sees half a window of what came before, the first of it given frames. Errors may add up, so look at
+# the end before you trust it.
 # Here nobody tells which digit it is, and it is forgotten; `given={"digit": 7}` would hold it.
 
 # %%
