@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar, final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,9 +23,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -
         k, v: keys and values, (B, heads, S, d).
         key_mask: True for the keys that count, (B, S). A sample without any gets zeros.
 
+    On a CPU it is computed in single precision under autocast, too: the kernel is no faster in bfloat16.
+
     PyTorch's fast kernels know neither forward-mode nor second derivatives; where these are wanted, choose the plain
     one: ``with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
+    if torch.is_autocast_enabled("cpu") and q.device.type == "cpu" and v.dtype != torch.float64:
+        # PyTorch's kernel for CPUs takes four times as long in bfloat16 for its backward pass
+        with torch.autocast("cpu", enabled=False):
+            return attention(q.float(), k.float(), v.float(), key_mask)
     if key_mask is None:
         return F.scaled_dot_product_attention(q, k, v)
     some = key_mask.any(-1, keepdim=True)

@@ -31,6 +31,16 @@ def test_keys_that_do_not_count_do_not_matter() -> None:
     assert torch.equal(out[1], torch.zeros_like(out[1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_attention_on_a_cpu_is_not_rounded_to_bfloat16(dtype: torch.dtype) -> None:
+    q, k, v = (draw(2, 3, 6, 5, seed=i).to(dtype) for i in range(3))
+    mask = torch.tensor([[True] * 4 + [False] * 2, [False] * 6])
+    with torch.autocast("cpu", torch.bfloat16):
+        out, coarse = attention(q, k, v, mask), attention(q, k, v.bfloat16(), mask)
+    assert out.dtype == dtype and torch.equal(out, attention(q, k, v, mask))
+    assert coarse.dtype == torch.float32
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_attention_without_positions_commutes_with_permutations(norm: bool) -> None:
     net, x = shaken(SelfAttention(8, 2, norm=norm)), draw(2, 7, 8)
