@@ -116,7 +116,7 @@ def drift(
     truth = real(n, seed, frames=window * (times + 1))
     made = [
         model.extend(
-            film[:window], window * times, given={"digit": digit}, anchors=anchors, seed=i
+            film[:window], window * (times + 1), given={"digit": digit}, anchors=anchors, seed=i
         )[0]
         for i, (film, digit) in enumerate(zip(truth, truth.labels["digit"].tolist(), strict=True))
     ]

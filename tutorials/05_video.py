@@ -147,7 +147,7 @@ animated.plot()
 
 # %%
 for count, name in ((1, "a_picture"), (2, "two_frames"), (4, "four_frames")):
-    begun = model.extend(real[2][:count], 8, max(3, FEW // 2), seed=SEED)
+    begun = model.extend(real[2][:count], count + 8, max(3, FEW // 2), seed=SEED)
     last = centres(begun.stack().float())[:, -1]
     spread = float(last.std(0).norm())
     figures[f"spread_pixels_after_{name}"] = round(spread, 2)
@@ -163,7 +163,7 @@ for count, name in ((1, "a_picture"), (2, "two_frames"), (4, "four_frames")):
 
 # %%
 half = len(real[0]) // 2
-long = [model.extend(film, WINDOWS * half, seed=SEED)[0] for film in real[:FEW]]
+long = [model.extend(film, len(film) + WINDOWS * half, seed=SEED)[0] for film in real[:FEW]]
 for film, begun in zip(long, real, strict=False):
     assert torch.equal(film.frames[: len(begun)], begun.frames)
 print(long[0])

@@ -33,7 +33,7 @@ def demo(
         films[:6].plot().savefig(part, dpi=150)
     real = load_films("moving-digits:test", limit=n)
     trained.animate(real[0].frames[0], 4, seed=seed).save(folder / "animated.gif", scale=2)
-    trained.extend(real[0], 48, 4, seed=seed).save(folder / "extended.gif", scale=2)
+    trained.extend(real[0], 64, 4, seed=seed).save(folder / "extended.gif", scale=2)
     report = films.report(real, seed=seed)
     report.save(folder / "report.json")
     return report

@@ -74,7 +74,7 @@ def animate(
     return extend(
         self,
         picture,
-        total - 1,
+        total,
         n,
         given,
         guidance=guidance,
@@ -99,11 +99,11 @@ def extend(
     steps: int | None = None,
     sampler: Sampler | None = None,
 ) -> Films:
-    """Films that go on by ``frames`` frames; what was given comes back bit by bit.
+    """Make a film longer, ``frames`` in all, n times; what was given comes back bit by bit.
 
     Args:
         film: what is given.
-        frames: how many follow.
+        frames: how many there are then, with the given ones.
         n: how many films; film i depends on the seed, the given film and i alone.
         context: frames that every window sees of what there is (None: half a window, or the given ones if fewer).
         anchors: of these, given frames that stand in place of the first ones where a window would see fewer (None: a
@@ -112,16 +112,20 @@ def extend(
         given, guidance, seed, steps, sampler: see :meth:`.model.VideoModel.sample`; what is not given stays open.
 
     Raises:
-        ValueError: n or frames below 1, a context that leaves nothing of a window, anchors that leave nothing of it, a
-            film of other channels, or a window that the model's autoencoder cannot encode.
+        ValueError: n below 1, no more frames than are given, a context that leaves nothing of a window, anchors that
+            leave nothing of it, a film of other channels, or a window that the model's autoencoder cannot encode.
     """
     size = self.config.shape[0] if window is None else window
     seen = max(1, size // 2) if context is None else context
     _needs_film(film)
     if not isinstance(frames, int | np.integer):
-        raise ValueError(f"frames must be an integer, how many follow, got {frames!r}")
-    if n < 1 or frames < 1:
-        raise ValueError(f"n and frames must be at least 1, got {n} and {frames}")
+        raise ValueError(f"frames must be an integer, the length of the whole, got {frames!r}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if frames <= len(film):
+        raise ValueError(
+            f"frames must exceed the {len(film)} of the film, the length of the whole, got {frames}"
+        )
     if not 1 <= seen < size:
         raise ValueError(f"context must lie from 1 to {size - 1}, below the window, got {seen}")
     seeds, cond = sample_seeds(seed, n), self.condition(given or {}, n)
@@ -133,19 +137,19 @@ def extend(
         raise ValueError(f"anchors must lie from 0 to {seen - 1}, below the context, got {held}")
     held = min(held, len(film)) if by == 1 else 0
     x = self.pixels([film]).expand(n, -1, -1, -1, -1)
-    part, total = 0, len(film) + frames
-    while x.shape[1] < total:
+    part = 0
+    while x.shape[1] < frames:
         # as much of the end as there are whole latent frames of
         kept = 1 + (min(seen, x.shape[1]) - 1) // by * by
         last = codec.latents(x[:, _seen(x.shape[1], kept, len(film), held)])
-        new = min(size - kept, -(-(total - x.shape[1]) // by) * by) // by
+        new = min(size - kept, -(-(frames - x.shape[1]) // by) * by) // by
         blank = last.new_zeros(n, new, *last.shape[2:])
         mask = torch.arange(last.shape[1] + new) < last.shape[1]
         made = _drawn(self, torch.cat((last, blank), 1), mask, cond, guidance, solver, seeds, part)
         x = torch.cat((x, codec.films(made, film.size)[:, kept:]), 1)
         part += 1
-    known = torch.arange(total) < len(film)
-    return _films(self, x[:, :total], film, known, cond)
+    known = torch.arange(frames) < len(film)
+    return _films(self, x[:, :frames], film, known, cond)
 
 
 def _seen(there: int, kept: int, given: int, anchors: int) -> Tensor:

@@ -88,11 +88,11 @@ def test_a_picture_is_the_first_latent_frame_and_comes_back_bit_by_bit(model: Vi
 def test_a_film_goes_on_by_any_number_of_frames_whatever_its_length(model: VideoModel) -> None:
     for given, more in ((6, 3), (1, 7), (7, 8)):
         begun = film(frames=given)
-        made = model.extend(begun, more, 1, steps=1)[0]
+        made = model.extend(begun, given + more, 1, steps=1)[0]
         assert len(made) == given + more
         assert torch.equal(made.frames[:given], begun.frames)
     with pytest.raises(ValueError, match=r"1 \+ k \* 2 frames.*got 6"):
-        model.extend(film(), 3, window=6)
+        model.extend(film(), 9, window=6)
 
 
 def test_what_has_no_latents_of_its_own_is_refused(model: VideoModel) -> None:

@@ -104,14 +104,14 @@ def test_an_extended_film_begins_as_given_and_does_not_depend_on_how_far_it_goes
     model: VideoModel,
 ) -> None:
     given = film(frames=8)
-    short = model.extend(given, 3, 2, steps=2)
-    long = model.extend(given, 9, 2, steps=2)
+    short = model.extend(given, 11, 2, steps=2)
+    long = model.extend(given, 17, 2, steps=2)
     assert short.stack().shape[1] == 11
     assert long.stack().shape[1] == 17
     for one in long:
         assert torch.equal(one.frames[:8], given.frames)
     near(short, Films([one[:11] for one in long]))
-    near(short[:1], model.extend(given, 3, 1, steps=2))
+    near(short[:1], model.extend(given, 11, 1, steps=2))
 
 
 def test_windows_that_would_see_made_frames_only_see_the_last_given_ones_too(
@@ -125,14 +125,14 @@ def test_windows_that_would_see_made_frames_only_see_the_last_given_ones_too(
 
     monkeypatch.setattr("sciffusion.domains.video.verbs.Known", spied)
     given = film(frames=5)
-    model.extend(given, 12, 1, context=4, anchors=2, steps=1)
+    model.extend(given, 17, 1, context=4, anchors=2, steps=1)
     clean = model.encode([given])[0]
     assert torch.equal(shown[0], clean[1:5])
     for later in shown[1:]:
         assert len(later) == 4 and torch.equal(later[:2], clean[3:5])
         assert not (later[2:, None] == clean).flatten(2).all(2).any()
     shown.clear()
-    model.extend(given, 12, 1, context=4, anchors=0, steps=1)
+    model.extend(given, 17, 1, context=4, anchors=0, steps=1)
     assert len(shown) > 2 and not (shown[2][:, None] == clean).flatten(2).all(2).any()
 
 
@@ -149,8 +149,8 @@ class Recorder:
 
 def test_windows_of_an_extension_have_noise_of_their_own(model: VideoModel) -> None:
     many, one = Recorder(), Recorder()
-    model.extend(film(), 6, 2, sampler=cast(Sampler, many))
-    model.extend(film(), 6, 1, sampler=cast(Sampler, one))
+    model.extend(film(), 12, 2, sampler=cast(Sampler, many))
+    model.extend(film(), 12, 1, sampler=cast(Sampler, one))
     first, second = many.starts
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
@@ -235,12 +235,16 @@ def test_a_network_told_of_the_walls_knows_where_it_is() -> None:
         (lambda m: m.animate(torch.full((1, 24, 24), 7.0)), "look like bytes"),
         (lambda m: m.animate(film().frames[0], frames=1), "frames must be at least 2"),
         (lambda m: m.animate(torch.zeros(3, 24, 24)), "films of 1 channels, these have 3"),
-        (lambda m: m.extend(film(), 0), "n and frames must be at least 1"),
-        (lambda m: m.extend(film(), 2, context=6), "context must lie from 1 to 5"),
-        (lambda m: m.extend(film(), 2, context=3, anchors=3), "anchors must lie from 0 to 2"),
+        (lambda m: m.extend(film(), 8, 0), "n must be at least 1"),
+        (lambda m: m.extend(film(), 6), "frames must exceed the 6 of the film"),
+        (lambda m: m.extend(film(), 8, context=6), "context must lie from 1 to 5"),
+        (lambda m: m.extend(film(), 8, context=3, anchors=3), "anchors must lie from 0 to 2"),
         (lambda m: m.interpolate_time(film(), 1), "factor must be at least 2"),
-        (lambda m: m.extend(film(), 8.5), "frames must be an integer, how many follow, got 8.5"),
-        (lambda m: m.extend(film().frames, 2), "film must be a Film, got Tensor: Film.of makes"),
+        (
+            lambda m: m.extend(film(), 8.5),
+            "frames must be an integer, the length of the whole, got 8.5",
+        ),
+        (lambda m: m.extend(film().frames, 8), "film must be a Film, got Tensor: Film.of makes"),
         (lambda m: m.interpolate_time(film().frames, 2), "film must be a Film, got Tensor"),
         (lambda m: m.inpaint(film().frames, torch.ones(6) > 0), "film must be a Film, got Tensor"),
         (lambda m: m.inpaint(film(), torch.ones(6)), "mask must be boolean"),
