@@ -22,7 +22,7 @@ from sciffusion.state import State
 from sciffusion.training import ModelFile, write_model
 
 from . import asking, denoising, editing, likelihood, repair, rewards, separation
-from .adapter import ModelConfig, mel_state
+from .adapter import SAMPLING, ModelConfig, mel_state
 from .catalogue import Catalogue
 from .clip import Clip, Clips
 from .codec import AudioCodec
@@ -33,10 +33,7 @@ from .reference import ReferenceConfig, ReferenceEncoder
 from .standard import Standard
 from .task import PEAK, AudioTask, waveform
 
-__all__ = ["SAMPLING", "AudioModel"]
-
-SAMPLING = SamplingConfig(steps=14, shift=3.0, scale=1.5, high=0.0)
-"""How a model of clips is sampled unless told otherwise: eleven of the fourteen steps are guided, 25 calls."""
+__all__ = ["AudioModel"]
 
 
 @final
@@ -311,6 +308,7 @@ class AudioModel:
             denoiser.eval(),
             task.standard,
             task.catalogue,
+            task.config.sampling,
             info=info,
             codec=task.codec,
             listener=task.listener,

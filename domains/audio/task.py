@@ -17,11 +17,12 @@ from sciffusion.denoiser import Preconditioned
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.objective import EDM, LogNormal, Objective
 from sciffusion.objective.condition import drop_entries
+from sciffusion.sampling import SamplingConfig
 from sciffusion.state import State
 from sciffusion.text import TextEncoder, wordllama
 from sciffusion.training import Order, SizeBuckets, StepLoss, Task, TrainConfig
 
-from .adapter import ModelConfig, mel_state
+from .adapter import SAMPLING, ModelConfig, mel_state
 from .captions import captions
 from .catalogue import Catalogue
 from .clip import Clip, Clips
@@ -153,13 +154,14 @@ class AudioTraining:
     """All settings of a training run: what a configuration file holds.
 
     ``codec`` is the file of a codec whose latents the model is to learn, instead of spectrograms. ``reference`` says
-    what a model of references hears of them.
+    what a model of references hears of them. ``sampling`` is stored with the model and shapes nothing in training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    sampling: SamplingConfig = SAMPLING
     train: TrainConfig = TrainConfig()
     codec: Path | None = None
     reference: ReferenceConfig = ReferenceConfig()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,14 @@ def heard(clips: Clips, name: str, judge: str, wanted: list[str]) -> float:
 
 def test_models_that_ship_are_named_the_default_one_first() -> None:
     assert list(audio.models()) == ["fsdd", "fsdd-band", "fsdd-text", "notes"]
+
+
+@pytest.mark.parametrize("name", ["fsdd", "fsdd-text", "notes"])
+def test_a_recipe_says_of_what_network_its_model_is_and_how_it_is_sampled(name: str) -> None:
+    recipe, model = audio.recipe(name), audio.load(name)
+    assert isinstance(recipe, audio.AudioTraining) and isinstance(model, audio.AudioModel)
+    assert model.sampling == recipe.sampling
+    assert replace(model.config, classes=()) == replace(recipe.model, classes=())
 
 
 def test_digits_are_said() -> None:

@@ -10,6 +10,7 @@ import torch
 from sciffusion.domains.audio import AudioModel, AudioTask, train
 from sciffusion.domains.audio.adapter import mel_state
 from sciffusion.noise import Noise
+from sciffusion.sampling import SamplingConfig
 from sciffusion.state import State
 
 from .small import settings, tones
@@ -71,13 +72,14 @@ def test_a_clip_begun_a_fraction_of_a_hop_later_is_another_view_of_it() -> None:
 
 
 def test_training_lowers_the_loss_and_leaves_a_model(tmp_path: Path) -> None:
-    config = settings(steps=150, every=50)
+    config = replace(settings(steps=150, every=50), sampling=SamplingConfig(steps=5, scale=3.0))
     task = AudioTask(config, tones(48), tones(16, seed=1))
     before = task.validate(task.model(), 0)["loss"]
     model, state = train(config, tmp_path, tones(48), tones(16, seed=1))
     assert isinstance(model, AudioModel)
     after = task.validate(model.denoiser, 0)["loss"]
     assert after < 0.8 * before
+    assert model.sampling == config.sampling
     assert state.step == 150
     assert (tmp_path / "model.safetensors").is_file()
 
