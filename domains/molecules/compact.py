@@ -18,10 +18,7 @@ May be there as well
 
 from __future__ import annotations
 
-import lzma
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciffusion.io import atomic_write
+from sciffusion.io import atomic_write, read_npz
 
 from .data import MoleculeSet
 from .elements import QM9_ATOMS, AtomVocabulary, DataError
@@ -122,17 +119,10 @@ def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) ->
 
 def read_arrays(path: Path) -> Arrays:
     """All arrays of a compact file; the checksum of each is tested on the way."""
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays: Arrays = dict(stored)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(
-            f"{path} is damaged or not an .npz of arrays ({error}); delete it and fetch or make it "
-            "again"
-        ) from error
-    return arrays
+        return read_npz(path)
+    except ValueError as error:
+        raise DataError(f"{error}; delete it and fetch or make it again") from error
 
 
 def _positions(arrays: Arrays, source: str) -> NDArray[np.float64]:

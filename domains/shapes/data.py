@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sciffusion.errors import did_you_mean
-from sciffusion.io import atomic_write, cache_dir, verify
+from sciffusion.io import atomic_write, cache_dir, read_npz, verify
 from sciffusion.noise import sample_seeds
 
 from .container import Shapes
@@ -70,11 +69,7 @@ def proteins(path: str | Path) -> Shapes:
         ChecksumError: it is another file.
     """
     path = verify(path, _DIGEST, advice=f"datasets/{PROTEINS}/README.md says which file is meant.")
-    try:
-        with np.load(path) as data:
-            found = {k: data[k] for k in ("ptr", "coords_1e2", "split", "pdb_id", "chain")}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not the .npz of protein backbones: {error}") from error
+    found = read_npz(path, "ptr", "coords_1e2", "split", "pdb_id", "chain")
     ca = found["coords_1e2"][:, 1].astype(np.float64) / 100
     labels = {
         "part": np.array(PROTEIN_PARTS)[found["split"]],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sciffusion.io import atomic_write
+from sciffusion.io import atomic_write, read_npz
 
 from .container import Shapes
 
@@ -143,18 +142,14 @@ def _read_ply(data: bytes) -> NDArray[np.float64]:
 
 
 def _arrays(path: Path) -> Shapes:
-    try:
-        with np.load(path) as data:
-            found = dict(data.items())
-        points, sizes = torch.from_numpy(found["points"]), found["sizes"].astype(np.int64)
-    except (KeyError, ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not an .npz with points and sizes, as Shapes.save writes it: {error}"
-        ) from error
+    found = read_npz(path)
+    missing = {"points", "sizes"} - set(found)
+    if missing:
+        raise ValueError(f"{path} has no array {sorted(missing)}; save shapes with Shapes.save")
     labels = {k.removeprefix("label."): v for k, v in found.items() if k.startswith("label.")}
     try:
-        return Shapes(points, sizes, labels)
-    except ValueError as error:
+        return Shapes(torch.from_numpy(found["points"]), found["sizes"].astype(np.int64), labels)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

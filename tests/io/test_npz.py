@@ -22,7 +22,19 @@ def test_what_is_no_file_of_arrays_is_named(tmp_path: Path) -> None:
     middle = len(whole) // 2
     (tmp_path / "bad.npz").write_bytes(whole[:middle] + b"damaged" + whole[middle + 7 :])
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
-    for name in ("text", "cut", "bad", "objects", "absent"):
+    for name in ("text", "cut", "bad", "objects"):
         with pytest.raises(ValueError, match=rf"{name}\.npz is not a readable \.npz") as refused:
             read_npz(tmp_path / f"{name}.npz")
         assert "pickle" not in str(refused.value)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.npz"):
+        read_npz(tmp_path / "absent.npz")
+
+
+def test_only_what_is_named_is_read_and_what_lacks_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(3), y=np.arange(2), z=np.array([{}], dtype=object))
+    assert list(read_npz(path, "y", "x")) == ["y", "x"]
+    with pytest.raises(
+        ValueError, match=r"a\.npz is another \.npz file: it lacks u, v and holds x, y, z"
+    ):
+        read_npz(path, "u", "x", "v")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from sciffusion.io import atomic_write, cache_dir
+from sciffusion.io import atomic_write, cache_dir, read_npz
 
 __all__ = ["Arrays", "Card", "digest", "read_arrays"]
 
@@ -109,13 +108,7 @@ def read_arrays(path: Path) -> Arrays:
 
     Raises ``FileNotFoundError``, and ``ValueError`` for a file that is damaged or holds no 16-bit samples.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path) as data:
-            arrays = {name: data[name] for name in data.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npz file, or damaged: {error}") from error
+    arrays = read_npz(path)
     if "audio" not in arrays or arrays["audio"].dtype != np.int16 or "sample_rate" not in arrays:
         raise ValueError(
             f"{path} must hold sample_rate and audio, 16-bit samples; it holds "

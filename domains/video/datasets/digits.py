@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciffusion.errors import require
+from sciffusion.io import read_npz
 
 __all__ = ["SIDE", "Digits", "digits"]
 
@@ -59,15 +59,7 @@ def _sklearn(part: str) -> Digits:
 
 
 def _mnist(part: str, path: Path) -> Digits:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path) as data:
-            x, y = data[f"x_{part}"], data[f"y_{part}"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not an .npz with x_train, y_train, x_test and y_test: {error}"
-        ) from error
+    x, y = read_npz(path, f"x_{part}", f"y_{part}").values()
     if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or y.shape != (len(x),) or not len(x):
         raise ValueError(
             f"{path}: x_{part} must be uint8 (N, 28, 28) and y_{part} (N,), got {x.dtype} {x.shape}, {y.shape}"

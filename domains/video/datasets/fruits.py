@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from sciffusion.errors import require
+from sciffusion.io import read_npz
 
 from ..film import Film, Films
 
@@ -28,13 +28,7 @@ def get_fruits(path: Path, part: str = "", limit: int | None = None) -> Films:
     Raises ``FileNotFoundError``, and ``ValueError`` for a file of something else.
     """
     pillow = require("PIL.Image", extra="video")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path) as data:
-            found = {k: data[k] for k in (*_ARRAYS, *_NAMES)}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not fruits360_rotation_64.npz: {error}") from error
+    found = read_npz(path, *_ARRAYS, *_NAMES)
     wanted = {"train": (0,), "test": (1,), "": (0, 1)}[part]
     rows = np.flatnonzero(np.isin(found["seq_split"], wanted))[:limit]
     films = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from sciffusion.io import read_npz
 
 from ..film import Film, Films
 
@@ -36,13 +37,7 @@ def get_sprites(path: Path, part: str = "", limit: int | None = None) -> Films:
 
     Raises ``FileNotFoundError``, and ``ValueError`` for a file of something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path) as data:
-            found = {k: data[k] for k in (*_LAYERS, *_NAMES)}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not sprites_layers.npz: {error}") from error
+    found = read_npz(path, *_LAYERS, *_NAMES)
     order = found["character_order"]
     characters = {"train": order[:_TRAIN], "test": order[_TRAIN:], "": order}[part][:limit]
     films, rows = [], []

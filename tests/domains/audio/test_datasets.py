@@ -75,7 +75,7 @@ def test_another_data_set_is_refused_and_nothing_of_it_kept(tmp_path: Path, cach
     with pytest.raises(ValueError, match="'fsdd': it has the number of clips 12 instead of 3000"):
         fetch("fsdd", tmp_path)
     (tmp_path / "bad.npz").write_bytes(b"half of a file")
-    with pytest.raises(ValueError, match=r"bad\.npz is no \.npz file, or damaged"):
+    with pytest.raises(ValueError, match=r"bad\.npz is not a readable \.npz"):
         fetch("fsdd", tmp_path / "bad.npz")
     np.savez(tmp_path / "floats.npz", audio=np.zeros(3), sample_rate=8000)
     with pytest.raises(ValueError, match=r"audio, 16-bit samples; it holds audio \(float64\)"):

@@ -85,7 +85,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, kind: str) -> None:
             "empty": b"",
         }
         path.write_bytes(damaged[kind])
-    with pytest.raises(DataError, match=r"some.npz is damaged .* delete it"):
+    with pytest.raises(DataError, match=r"some.npz is not a readable .* delete it"):
         load(path)
 
 

@@ -99,7 +99,7 @@ def test_one_set_is_read_from_every_kind_of_file(tmp_path: Path) -> None:
         ),
         ("a.xyz", b"1 2\n3 4\n", "not a readable file of points"),
         ("a.npy", b"nothing", "not a readable file of points"),
-        ("a.npz", b"nothing", "not an .npz with points and sizes"),
+        ("a.npz", b"nothing", "not a readable .npz"),
         ("a.stl", b"solid", "its suffix is none of"),
     ],
 )
