@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sciffusion.inverse import Function, Method, Posterior
+from sciffusion.inverse import Function, Method
 from sciffusion.layout import Dense
 from sciffusion.noise import Noise
 from sciffusion.samplers import Sampler
@@ -113,7 +113,7 @@ def denoise(
         return x.replace({"mel": 0.5 * torch.logaddexp(2 * mel, 2 * level.expand_as(mel))})
 
     y = like.replace({"mel": frames.expand(len(drawing.seeds), -1, -1)})
-    posterior = Posterior(drawing.denoiser(), Function(observe), y, spread, method)
+    posterior = drawing.posterior(Function(observe), y, spread, method)
     found = model.standard.decode(drawing.run(posterior, like)["mel"]).mT
     power = (envelope(config, found) / scale).square()
     share = 1 / (1 + hiss.to(power) / power.clamp(min=1e-12))

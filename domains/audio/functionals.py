@@ -134,9 +134,9 @@ class Towards:
                 f"scale must be positive, got {self.scale}; turn the sign of fn instead"
             )
 
-    def around(self, model: AudioModel, cond: Condition) -> Denoiser:
-        """The guided denoiser."""
-        inner = model.guided(cond, self.guide)
+    def around(self, model: AudioModel, denoiser: Denoiser, cond: Condition) -> Denoiser:
+        """The guided denoiser made of one that is the model's, or wraps it."""
+        inner = model.around(denoiser, cond, self.guide)
 
         def value(x: Value) -> Tensor:
             return self.fn(Sound.of(model, x))

@@ -185,11 +185,17 @@ class AudioModel:
 
     def guided(self, cond: Condition, guidance: Guidance | None = None) -> Denoiser:
         """The denoiser with a condition bound, guided (None: as the model is sampled)."""
+        return self.around(self.denoiser, cond, guidance)
+
+    def around(
+        self, denoiser: Denoiser, cond: Condition, guidance: Guidance | None = None
+    ) -> Denoiser:
+        """The same of another denoiser that wraps the model's, such as a posterior."""
+        if isinstance(guidance, Towards):
+            return guidance.around(self, denoiser, cond)
         empty = self.config.null()
         null = {k: torch.full_like(v, empty[k]) for k, v in cond.items()}
-        if isinstance(guidance, Towards):
-            return guidance.around(self, cond)
-        return self.sampling.guided(self.denoiser, cond, null, guidance)
+        return self.sampling.guided(denoiser, cond, null, guidance)
 
     def encode(self, clips: Sequence[Clip]) -> State:
         """Clips as the model sees them: a state of the field ``mel`` (B, T, width), padded to the longest.

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from sciffusion.denoiser import Condition, Denoiser, Prediction
 from sciffusion.domains.audio import AudioModel, Clip, filling
+from sciffusion.domains.audio.adapter import mel_state
 from sciffusion.domains.audio.filling import METHOD, Drawing, Replacement, _anchored, complete
-from sciffusion.inverse import MMPS, Method
+from sciffusion.inverse import MMPS, Mask, Method
 from sciffusion.samplers import Sampler
 from sciffusion.state import State, Value
 
 from .chain import RHO, chain, covariance
-from .small import tones
+from .small import shaken, tones
 
 
 @pytest.fixture(scope="module")
@@ -335,3 +336,19 @@ def test_what_cannot_be_repaired_is_refused_by_name(model: AudioModel) -> None:
         model.super_resolve(clip, cutoff=500.0)
     with pytest.raises(ValueError, match="leaves no mel bin"):
         model.super_resolve(clip, cutoff=10.0)
+
+
+def test_guidance_lies_between_what_the_posterior_says_told_and_untold() -> None:
+    model, told = shaken(), {"pitch": "low", "attack": 1}
+    x, known = torch.randn(3, 12, 8), torch.zeros(3, 12, 8, dtype=torch.bool)
+    known[:, :6] = True
+    state, t = mel_state(list(x)), torch.full((3,), 0.7, dtype=torch.float64)
+
+    def said(given: dict[str, object], scale: float) -> torch.Tensor:
+        drawing = Drawing.of(model, 3, given, scale, None, None, 0)
+        posterior = drawing.posterior(Mask(known, "mel"), state, 0.05, MMPS(1))
+        with torch.no_grad():
+            return posterior(state, t).x0["mel"]
+
+    untold = said({}, 1.0)
+    torch.testing.assert_close(said(told, 3.0), untold + 3.0 * (said(told, 1.0) - untold))
