@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciffusion.denoiser import Denoiser
 from sciffusion.inverse import MMPS, Known, Mask, Method, Posterior
 from sciffusion.noise import Noise, sample_seeds
 from sciffusion.samplers import Sampler
@@ -276,10 +277,12 @@ def _drawn(
 
     ``part`` counts the windows of a film: each has a stream of its own.
     """
-    denoiser = model.around(Known(model.denoiser, x, known), cond, guidance)
+    inner: Denoiser = Known(model.denoiser, x, known)
     if pixels is not None and bool((pixels.flatten(1).any(1) & ~known).any()):
         seen = pixels.to(x.device).expand_as(x)
-        denoiser = Posterior(denoiser, Mask(seen), x, TOLERANCE, method)
+        inner = Posterior(inner, Mask(seen), x, TOLERANCE, method)
+    # the posterior is guided: the derivative of a guided prediction is no covariance, which methods take it for
+    denoiser = model.around(inner, cond, guidance)
     noise = Noise([sample_seeds(s, part + 1)[part] for s in seeds])
     start = denoiser.process.prior(x, noise)
     made = sampler(denoiser, start, noise).x

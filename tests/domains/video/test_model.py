@@ -137,13 +137,15 @@ def test_windows_that_would_see_made_frames_only_see_the_last_given_ones_too(
 
 
 class Recorder:
-    """A sampler that keeps where it starts and makes nothing of it."""
+    """A sampler that keeps where it starts, and from what, and makes nothing of it."""
 
     def __init__(self) -> None:
         self.starts: list[torch.Tensor] = []
+        self.denoisers: list[Denoiser] = []
 
-    def __call__(self, denoiser: object, x: torch.Tensor, noise: Noise) -> Solution:
+    def __call__(self, denoiser: Denoiser, x: torch.Tensor, noise: Noise) -> Solution:
         self.starts.append(x)
+        self.denoisers.append(denoiser)
         return Solution(torch.zeros_like(x), 0)
 
 
@@ -272,3 +274,22 @@ def test_the_command_line_samples_what_is_asked_for(
     assert main(["sample", "video", *asked, "--out", str(tmp_path / "films.gif")]) == 0
     assert len(Film.read(tmp_path / "films.gif")) == 6
     assert "2 samples" in capsys.readouterr().out
+
+
+def test_guidance_lies_between_what_the_posterior_says_told_and_untold(model: VideoModel) -> None:
+    mask = torch.zeros(6, 24, 24, dtype=torch.bool)
+    mask[:, 4:12, 4:12] = True
+    t = torch.full((1,), 0.7, dtype=torch.float64)
+
+    def said(given: dict[str, object], scale: float) -> torch.Tensor:
+        one = Recorder()
+        model.inpaint(film(), mask, 1, given, guidance=scale, sampler=cast(Sampler, one))
+        with torch.no_grad():
+            x0 = one.denoisers[0](one.starts[0], t).x0
+        assert isinstance(x0, torch.Tensor)
+        return x0
+
+    untold = said({}, 1.0)
+    torch.testing.assert_close(
+        said({"digit": 3}, 4.0), untold + 4.0 * (said({"digit": 3}, 1.0) - untold)
+    )
