@@ -1,7 +1,7 @@
 """Does the shipped model of spoken digits say the digit it is asked for, in the voice it is asked for?
 
     python benchmarks/audio_digits.py fsdd.npz
-    PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices 300    # with Resemblyzer
+    PYTHONPATH=/tmp/peers python benchmarks/audio_digits.py ... --voices 1000    # with Resemblyzer
     python benchmarks/audio_digits.py ... --model runs/fsdd-latent/model.safetensors --out FILE    # another model
     python benchmarks/audio_digits.py ... --choose                           # which sampling settings are best
 
