@@ -130,7 +130,7 @@ class Drawing:
         """The same that knows an observation of what is drawn.
 
         Guidance is that of the posterior by the condition. The other way round the method would take the derivative
-        of a guided prediction for a covariance, which it is not: of 40 filled digits at least one diverged at 1.5.
+        of a guided prediction for a covariance, which it is not, and could diverge.
         """
         posterior = Posterior(self.model.denoiser, operator, y, std, method)
         return self.model.around(posterior, self.cond, self.guidance)

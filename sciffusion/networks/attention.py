@@ -23,13 +23,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -
         k, v: keys and values, (B, heads, S, d).
         key_mask: True for the keys that count, (B, S). A sample without any gets zeros.
 
-    On a CPU it is computed in single precision under autocast, too: the kernel is no faster in bfloat16.
+    On a CPU it is computed in single precision under autocast, too: bfloat16 is slower there.
 
     PyTorch's fast kernels know neither forward-mode nor second derivatives; where these are wanted, choose the plain
     one: ``with torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
     if torch.is_autocast_enabled("cpu") and q.device.type == "cpu" and v.dtype != torch.float64:
-        # PyTorch's kernel for CPUs takes four times as long in bfloat16 for its backward pass
+        # PyTorch's kernel for CPUs is slower in bfloat16, its backward pass by far
         with torch.autocast("cpu", enabled=False):
             return attention(q.float(), k.float(), v.float(), key_mask)
     if key_mask is None:

@@ -340,7 +340,8 @@ def test_what_cannot_be_repaired_is_refused_by_name(model: AudioModel) -> None:
 
 def test_guidance_lies_between_what_the_posterior_says_told_and_untold() -> None:
     model, told = shaken(), {"pitch": "low", "attack": 1}
-    x, known = torch.randn(3, 12, 8), torch.zeros(3, 12, 8, dtype=torch.bool)
+    x = torch.randn(3, 12, 8, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(3, 12, 8, dtype=torch.bool)
     known[:, :6] = True
     state, t = mel_state(list(x)), torch.full((3,), 0.7, dtype=torch.float64)
 
@@ -351,4 +352,5 @@ def test_guidance_lies_between_what_the_posterior_says_told_and_untold() -> None
             return posterior(state, t).x0["mel"]
 
     untold = said({}, 1.0)
-    torch.testing.assert_close(said(told, 3.0), untold + 3.0 * (said(told, 1.0) - untold))
+    between = untold + 3.0 * (said(told, 1.0) - untold)
+    torch.testing.assert_close(said(told, 3.0), between, rtol=1e-4, atol=1e-4)

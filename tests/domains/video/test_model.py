@@ -290,6 +290,5 @@ def test_guidance_lies_between_what_the_posterior_says_told_and_untold(model: Vi
         return x0
 
     untold = said({}, 1.0)
-    torch.testing.assert_close(
-        said({"digit": 3}, 4.0), untold + 4.0 * (said({"digit": 3}, 1.0) - untold)
-    )
+    between = untold + 4.0 * (said({"digit": 3}, 1.0) - untold)
+    torch.testing.assert_close(said({"digit": 3}, 4.0), between, rtol=1e-4, atol=1e-4)
